@@ -1,0 +1,1 @@
+"""Ground floor: what every other folder shares."""

@@ -1,0 +1,287 @@
+"""Pinhole camera with OpenCV distortion, its attitude, and the flat ground below it.
+
+Frames are spelt in names: `ned_from_camera` maps camera axes (x right, y down in the image,
+z along the optical axis) to north-east-down; products read as chains. Attitude is the camera's:
+yaw clockwise from true north, pitch nose up, roll right side down, applied in the aerospace
+order yaw, pitch, roll; 0/0/0 looks straight down with north at the top of the image.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from .errors import InputError
+
+Matrix = npt.NDArray[np.float64]
+Image = npt.NDArray[np.uint8]
+
+# Beyond this tilt off nadir the ground in view is a thin far strip, and flat ground a bad model.
+MAX_TILT_DEG = 60.0
+
+# Axes of a camera that looks straight down, in body forward-right-down: image right is right,
+# image down is backward, the optical axis is down.
+_BODY_FROM_CAMERA: Matrix = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Intrinsics of a pinhole camera (OpenCV model; pixel centres at integers).
+
+    Attributes:
+        width_px: columns of the frame.
+        height_px: rows of the frame.
+        fx_px: focal length along x, pixels.
+        fy_px: focal length along y, pixels.
+        cx_px: column of the principal point.
+        cy_px: row of the principal point.
+        distortion: k1, k2, p1, p2[, k3[, k4, k5, k6]] (OpenCV order), empty for none.
+    """
+
+    width_px: int
+    height_px: int
+    fx_px: float
+    fy_px: float
+    cx_px: float
+    cy_px: float
+    distortion: tuple[float, ...] = ()
+
+    @classmethod
+    def from_hfov(cls, width_px: int, height_px: int, hfov_deg: float) -> Camera:
+        """Return a distortion-free camera of square pixels with the given field of view.
+
+        Raises:
+            InputError: the field of view is not between 1 and 170 degrees.
+        """
+        if not 1.0 <= hfov_deg <= 170.0:
+            raise InputError(f"--hfov {hfov_deg:g}: expected degrees between 1 and 170")
+        focal_px = width_px / 2 / math.tan(math.radians(hfov_deg) / 2)
+        return cls(width_px, height_px, focal_px, focal_px, (width_px - 1) / 2, (height_px - 1) / 2)
+
+    @property
+    def matrix(self) -> Matrix:
+        """The 3x3 camera matrix."""
+        return np.array(
+            [[self.fx_px, 0, self.cx_px], [0, self.fy_px, self.cy_px], [0, 0, 1]], np.float64
+        )
+
+    @property
+    def hfov_deg(self) -> float:
+        """Horizontal field of view in degrees, distortion ignored."""
+        return math.degrees(2 * math.atan(self.width_px / 2 / self.fx_px))
+
+    def resized(self, width_px: int, height_px: int) -> Camera:
+        """Return the intrinsics of the same camera delivering frames of another size.
+
+        Raises:
+            InputError: the aspect ratio differs by more than 1 %: a crop, not a resize.
+        """
+        sx, sy = width_px / self.width_px, height_px / self.height_px
+        if abs(sx / sy - 1) > 0.01:
+            raise InputError(
+                f"frame of {width_px}x{height_px} px, camera calibrated at "
+                f"{self.width_px}x{self.height_px}: the aspect ratio differs; calibrate at the "
+                "frame's own size"
+            )
+        return Camera(
+            width_px,
+            height_px,
+            self.fx_px * sx,
+            self.fy_px * sy,
+            (self.cx_px + 0.5) * sx - 0.5,
+            (self.cy_px + 0.5) * sy - 0.5,
+            self.distortion,
+        )
+
+
+@dataclass(frozen=True)
+class Attitude:
+    """Attitude of the camera and its height above flat ground.
+
+    Attributes:
+        yaw_deg: heading of the image's top edge, clockwise from true north.
+        pitch_deg: nose up; the optical axis leans towards the heading.
+        roll_deg: right side down; the optical axis leans to the left of the heading.
+        agl_m: height above the ground, metres.
+    """
+
+    yaw_deg: float
+    pitch_deg: float
+    roll_deg: float
+    agl_m: float
+
+    @property
+    def ned_from_camera(self) -> Matrix:
+        """Rotation from camera axes to north-east-down."""
+        yaw, pitch, roll = (math.radians(v) for v in (self.yaw_deg, self.pitch_deg, self.roll_deg))
+        cy, sy, cp, sp = math.cos(yaw), math.sin(yaw), math.cos(pitch), math.sin(pitch)
+        cr, sr = math.cos(roll), math.sin(roll)
+        about_down = np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1]])
+        about_right = np.array([[cp, 0, sp], [0, 1, 0], [-sp, 0, cp]])
+        about_forward = np.array([[1, 0, 0], [0, cr, -sr], [0, sr, cr]])
+        ned_from_body = about_down @ about_right @ about_forward
+        rotation: Matrix = ned_from_body @ _BODY_FROM_CAMERA
+        return rotation
+
+    @property
+    def tilt_deg(self) -> float:
+        """Angle between the optical axis and straight down, degrees."""
+        return math.degrees(math.acos(np.clip(self.ned_from_camera[2, 2], -1.0, 1.0)))
+
+
+def ground_from_pixel(camera: Camera, attitude: Attitude) -> Matrix:
+    """Return the homography from undistorted pixels to east, north metres below the camera.
+
+    A pixel's ray meets flat ground at `agl_m` times its north and east slope (Hartley and
+    Zisserman, Multiple View Geometry, 2nd ed., section 8.1).
+
+    Raises:
+        InputError: the height is not positive, or the camera tilts more than 60 degrees.
+    """
+    if not attitude.agl_m > 0:
+        raise InputError(f"agl_m {attitude.agl_m:g}: the height above ground must be positive")
+    if attitude.tilt_deg > MAX_TILT_DEG:
+        raise InputError(
+            f"camera tilt {attitude.tilt_deg:.0f} deg: frames beyond {MAX_TILT_DEG:.0f} deg off "
+            "straight down are not used"
+        )
+    ray_ned = attitude.ned_from_camera @ np.linalg.inv(camera.matrix)
+    return np.stack([ray_ned[1], ray_ned[0], ray_ned[2] / attitude.agl_m])
+
+
+def pixel_from_ground(camera: Camera, attitude: Attitude) -> Matrix:
+    """Return the homography from east, north metres below the camera to undistorted pixels.
+
+    Raises:
+        InputError: as `ground_from_pixel`.
+    """
+    inverse: Matrix = np.linalg.inv(ground_from_pixel(camera, attitude))
+    return inverse
+
+
+def apply_homography(homography: Matrix, points: npt.ArrayLike) -> Matrix:
+    """Map points (N, 2) through a 3x3 homography."""
+    points = np.asarray(points, np.float64)
+    mapped = np.column_stack([points, np.ones(len(points))]) @ homography.T
+    result: Matrix = mapped[:, :2] / mapped[:, 2:]
+    return result
+
+
+def look_point_m(camera: Camera, attitude: Attitude) -> tuple[float, float]:
+    """Return east, north metres from the camera's foot to where the image's centre meets ground."""
+    middle = [[(camera.width_px - 1) / 2, (camera.height_px - 1) / 2]]
+    east, north = apply_homography(ground_from_pixel(camera, attitude), middle)[0]
+    return float(east), float(north)
+
+
+def distort(camera: Camera, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return where undistorted pixels (N, 2) lie in the camera's real, distorted frame."""
+    if not camera.distortion:
+        return pixels
+    rays = np.empty((len(pixels), 3), np.float32)
+    rays[:, 0] = (pixels[:, 0] - camera.cx_px) / camera.fx_px
+    rays[:, 1] = (pixels[:, 1] - camera.cy_px) / camera.fy_px
+    rays[:, 2] = 1
+    zero = np.zeros(3)
+    mapped, _ = cv2.projectPoints(rays, zero, zero, camera.matrix, np.array(camera.distortion))
+    return np.asarray(mapped.reshape(-1, 2), np.float32)
+
+
+def _grid(size_px: int, step: int = 1) -> npt.NDArray[np.float32]:
+    axis = np.arange(0, size_px, step, dtype=np.float32)
+    return np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+
+
+def _ground_from_patch(east_m: float, north_m: float, footprint_m: float, size_px: int) -> Matrix:
+    """Return the affine map (3x3) from pixels of a north-up patch to east, north metres."""
+    gsd = footprint_m / size_px
+    half = footprint_m / 2
+    return np.array(
+        [[gsd, 0, east_m - half + gsd / 2], [0, -gsd, north_m + half - gsd / 2], [0, 0, 1]]
+    )
+
+
+def north_up_patch(
+    frame: Image,
+    camera: Camera,
+    attitude: Attitude,
+    center_m: tuple[float, float],
+    footprint_m: float,
+    size_px: int,
+) -> tuple[Image, float]:
+    """Resample a frame to a square, north-up patch of flat ground.
+
+    The frame is first shrunk by a whole factor with area averaging, so that one bilinear warp
+    does not alias; undistortion, tilt, heading and scale are that single warp.
+
+    Args:
+        frame: (H, W, 3) uint8 of the camera's size.
+        camera: intrinsics of the frame.
+        attitude: attitude and height.
+        center_m: east, north metres of the patch's centre from the camera's foot.
+        footprint_m: side of the patch on the ground, metres.
+        size_px: side of the patch, pixels.
+
+    Returns:
+        The patch (size_px, size_px, 3) uint8, black outside the frame, and the share of it that
+        the frame covers, 0 to 1.
+
+    Raises:
+        InputError: the frame's size is not the camera's, or as `ground_from_pixel`.
+    """
+    if frame.shape[:2] != (camera.height_px, camera.width_px):
+        raise InputError(
+            f"frame of {frame.shape[1]}x{frame.shape[0]} px, camera of "
+            f"{camera.width_px}x{camera.height_px} px; use Camera.resized"
+        )
+    frame_from_patch = pixel_from_ground(camera, attitude) @ _ground_from_patch(
+        *center_m, footprint_m, size_px
+    )
+    factor = _shrink_factor(frame_from_patch, size_px)
+    if factor > 1:
+        height, width = frame.shape[0] // factor, frame.shape[1] // factor
+        frame = frame[: height * factor, : width * factor]
+        frame = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8)
+    shrink = np.array(
+        [[1 / factor, 0, 0.5 / factor - 0.5], [0, 1 / factor, 0.5 / factor - 0.5], [0, 0, 1]]
+    )
+    coverage = _coverage(camera, frame_from_patch, size_px)
+    if camera.distortion:
+        points = apply_homography(frame_from_patch, _grid(size_px)).astype(np.float32)
+        points = (distort(camera, points) + 0.5) / factor - 0.5
+        maps = points.reshape(size_px, size_px, 2)
+        patch = cv2.remap(frame, maps, np.empty(0, np.float32), cv2.INTER_LINEAR)
+    else:
+        patch = cv2.warpPerspective(
+            frame,
+            shrink @ frame_from_patch,
+            (size_px, size_px),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        )
+    return np.asarray(patch, np.uint8), coverage
+
+
+def _shrink_factor(frame_from_patch: Matrix, size_px: int) -> int:
+    """Return the whole number of frame pixels per patch pixel at the patch's centre."""
+    middle = size_px / 2
+    ends = apply_homography(
+        frame_from_patch, [[middle, middle], [middle + 1, middle], [middle, middle + 1]]
+    )
+    step = np.linalg.norm(ends[1:] - ends[0], axis=1).min()
+    return max(1, int(step))
+
+
+def _coverage(camera: Camera, frame_from_patch: Matrix, size_px: int) -> float:
+    points = apply_homography(frame_from_patch, _grid(size_px, step=max(1, size_px // 32)))
+    points = distort(camera, points.astype(np.float32))
+    inside = (
+        (points[:, 0] >= 0)
+        & (points[:, 0] <= camera.width_px - 1)
+        & (points[:, 1] >= 0)
+        & (points[:, 1] <= camera.height_px - 1)
+    )
+    return float(inside.mean())

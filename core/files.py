@@ -1,0 +1,125 @@
+"""Files that appear whole or not at all, and their SHA-256."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError, S4GError
+
+_HASH_BLOCK_BYTES = 1 << 20
+
+
+def sha256_bytes(data: bytes | memoryview) -> str:
+    """Return the SHA-256 of `data` as 64 lower-case hex digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file's content as 64 lower-case hex digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_HASH_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def check_output(path: Path, overwrite: bool) -> None:
+    """Refuse early, before long work, an output that exists or whose folder does not.
+
+    Raises:
+        InputError: `path` exists and `overwrite` is false, or its folder is missing.
+    """
+    if path.exists() and not overwrite:
+        raise InputError(f"{path}: already exists; pass --overwrite to replace it")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: the folder {path.parent} does not exist; create it first")
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
+    """Yield a temporary sibling of `path` to write to; on success it becomes `path`.
+
+    The content is flushed to disk before the rename, so that a crash leaves either the old file
+    or the new one. On any error the temporary file is removed and `path` is untouched.
+
+    Raises:
+        InputError: the output exists (see `check_output`).
+        S4GError: the disk is full or the folder cannot be written.
+    """
+    check_output(path, overwrite)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _fsync_folder(path.parent)
+    except OSError as error:
+        raise _write_failure(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; on success it becomes `path`, else it vanishes.
+
+    Raises:
+        InputError: the output exists (see `check_output`).
+        S4GError: the disk is full or the folder cannot be written.
+    """
+    check_output(path, overwrite)
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise _write_failure(path, error) from error
+    retired = temporary.with_name(temporary.name + ".old")
+    try:
+        temporary.chmod(0o755)
+        yield temporary
+        if path.exists():
+            path.replace(retired)
+        temporary.replace(path)
+        _fsync_folder(path.parent)
+    except OSError as error:
+        if retired.exists() and not path.exists():
+            retired.replace(path)
+        raise _write_failure(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(retired, ignore_errors=True)
+
+
+def _write_failure(path: Path, error: OSError) -> S4GError:
+    return S4GError(
+        f"{path}: cannot write ({error.strerror or error}); "
+        "free some space or choose another place; nothing was left behind"
+    )
+
+
+def write_bytes(path: Path, data: bytes, overwrite: bool = False) -> None:
+    """Write `data` to `path` atomically."""
+    with atomic_file(path, overwrite) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_json(path: Path, value: Any, overwrite: bool = False) -> None:
+    """Write `value` as indented JSON to `path` atomically."""
+    write_bytes(path, (json.dumps(value, indent=2) + "\n").encode(), overwrite)

@@ -1,0 +1,121 @@
+"""EncoderSpec: everything needed to use an encoder without its training code.
+
+It travels as JSON in the checkpoint's safetensors header, in the ONNX metadata and in every pack.
+Two artefacts whose `model_id` differ never work together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import EncoderMismatchError, InputError
+
+SPEC_VERSION = 1
+SPEC_KEY = "s4g_encoder_spec"  # name of the entry in safetensors and ONNX metadata
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """How to feed an encoder and how to read what it returns.
+
+    Attributes:
+        model_id: SHA-256 (hex) of the checkpoint's weights; engines derived from it keep it.
+        backbone: timm name of the backbone.
+        input_px: side of the square input image, pixels.
+        mean: per-channel mean of RGB in [0, 1], subtracted inside the graph.
+        std: per-channel standard deviation of RGB in [0, 1], divided by inside the graph.
+        embedding_dim: length of the embedding.
+        nested_dims: prefix lengths at which the embedding is trained to work as well.
+        gsd_min_m: finest ground sample distance seen in training, metres per pixel.
+        gsd_max_m: coarsest ground sample distance seen in training, metres per pixel.
+        north_up: whether images must be turned north-up before embedding.
+        temperature: softmax temperature that calibrates cosine scores to probabilities.
+        precision: arithmetic of this artefact, `fp32` or `int8`.
+        provenance: recipe, data, seed, date and tool version, for the reader.
+    """
+
+    model_id: str
+    backbone: str
+    input_px: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    embedding_dim: int
+    nested_dims: tuple[int, ...]
+    gsd_min_m: float
+    gsd_max_m: float
+    north_up: bool
+    temperature: float
+    precision: str = "fp32"
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Return the spec as canonical JSON (sorted keys, no spaces)."""
+        value = {"spec_version": SPEC_VERSION, **dataclasses.asdict(self)}
+        return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str, origin: str) -> EncoderSpec:
+        """Read a spec; `origin` names the file in errors.
+
+        Raises:
+            InputError: the text is no spec of a version this program reads, or a value is absurd.
+        """
+        try:
+            value = json.loads(text)
+            version = value.pop("spec_version")
+        except (ValueError, KeyError, AttributeError, TypeError):
+            raise InputError(
+                f"{origin}: its encoder spec is not valid JSON; export it again"
+            ) from None
+        if version != SPEC_VERSION:
+            raise InputError(
+                f"{origin}: encoder spec version {version!r}, this program reads {SPEC_VERSION}; "
+                "update s4g"
+            )
+        names = {f.name for f in dataclasses.fields(cls)}
+        if unknown := sorted(set(value) - names):
+            raise InputError(f"{origin}: encoder spec has unknown entries {', '.join(unknown)}")
+        try:
+            for name in ("mean", "std", "nested_dims"):
+                value[name] = tuple(value[name])
+            spec = cls(**value)
+            spec._check(origin)
+        except (TypeError, KeyError) as error:
+            raise InputError(f"{origin}: encoder spec is incomplete ({error})") from None
+        return spec
+
+    def _check(self, origin: str) -> None:
+        finite = (*self.mean, *self.std, self.gsd_min_m, self.gsd_max_m, self.temperature)
+        sane = (
+            len(self.model_id) == 64
+            and len(self.mean) == len(self.std) == 3
+            and all(isinstance(v, (int, float)) and math.isfinite(v) for v in finite)
+            and 16 <= self.input_px <= 4096
+            and 1 <= self.embedding_dim <= 65536
+            and all(0 < d <= self.embedding_dim for d in self.nested_dims)
+            and min(self.std) > 0
+            and self.temperature > 0
+            and 0 < self.gsd_min_m <= self.gsd_max_m
+        )
+        if not sane:
+            raise InputError(f"{origin}: encoder spec holds values out of range; export it again")
+
+
+def check_same_encoder(
+    first: str, first_spec: EncoderSpec, second: str, second_spec: EncoderSpec
+) -> None:
+    """Refuse two artefacts made by different encoders; `first` and `second` name their files.
+
+    Raises:
+        EncoderMismatchError: the model ids differ; the message names both.
+    """
+    if first_spec.model_id != second_spec.model_id:
+        raise EncoderMismatchError(
+            f"{first} was made by encoder {first_spec.model_id[:12]}, {second} by encoder "
+            f"{second_spec.model_id[:12]}; use the encoder the pack was built with (--encoder) "
+            "or build the pack again"
+        )

@@ -1,0 +1,1 @@
+"""Checkpoint in, engines and a parity report out."""

@@ -1,0 +1,1 @@
+"""Camera, telemetry, pack and engine in, position fixes out."""

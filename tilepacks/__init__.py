@@ -1,0 +1,1 @@
+"""Imagery, region and engine in, one pack file out; and the pack reader."""

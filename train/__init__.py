@@ -1,0 +1,1 @@
+"""Imagery in, checkpoint out."""

@@ -1,0 +1,151 @@
+"""What tests of several folders share: real data where it is at hand, a toy encoder and source."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from s4g.core.spec import SPEC_KEY, EncoderSpec
+
+TOY_INPUT_PX = 64
+TOY_DIM = 32
+_POOLED = 8  # the toy encoder sees an image as 8 x 8 cells
+
+TOY_SPEC = EncoderSpec(
+    model_id="70" * 32,
+    backbone="toy",
+    input_px=TOY_INPUT_PX,
+    mean=(0.5, 0.5, 0.5),
+    std=(0.25, 0.25, 0.25),
+    embedding_dim=TOY_DIM,
+    nested_dims=(TOY_DIM,),
+    gsd_min_m=0.3,
+    gsd_max_m=3.0,
+    north_up=True,
+    temperature=0.1,
+    provenance={"recipe": "toy"},
+)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real imagery (`$S4G_DATA`, else `../shared/data` beside the project)."""
+    default = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+    folder = Path(os.environ.get("S4G_DATA", default))
+    if not folder.is_dir():
+        pytest.skip(f"no real imagery at {folder}; set S4G_DATA to its folder")
+    return folder
+
+
+def write_toy_encoder(path: Path, spec: EncoderSpec = TOY_SPEC) -> None:
+    """Write an ONNX encoder: average pooling to 8 x 8 cells, a fixed projection, L2 norm.
+
+    It takes `images` (B, 64, 64, 3) uint8 and returns `embeddings` (B, 32) float32.
+    """
+    onnx = pytest.importorskip("onnx", reason="the toy encoder needs onnx (the export extra)")
+    helper, types = onnx.helper, onnx.TensorProto
+    rng = np.random.default_rng(7)
+    projection = rng.standard_normal((3 * _POOLED * _POOLED, spec.embedding_dim))
+    constants = {
+        "scale": np.array(1 / 64, np.float32),
+        # Brightness counts a tenth as much as structure; a flat image still has an embedding.
+        "share": np.array(0.9, np.float32),
+        "bias": np.full((1, spec.embedding_dim), 1e-2, np.float32),
+        "flat": np.array([0, -1], np.int64),
+        "space": np.array([2, 3], np.int64),
+        "last": np.array([1], np.int64),
+        "projection": projection.astype(np.float32),
+    }
+    cell = spec.input_px // _POOLED
+    nodes = [
+        helper.make_node("Cast", ["images"], ["float"], to=types.FLOAT),
+        helper.make_node("Mul", ["float", "scale"], ["scaled"]),
+        helper.make_node("Transpose", ["scaled"], ["nchw"], perm=[0, 3, 1, 2]),
+        helper.make_node(
+            "AveragePool", ["nchw"], ["cells"], kernel_shape=[cell, cell], strides=[cell, cell]
+        ),
+        helper.make_node("ReduceMean", ["cells", "space"], ["mean"], keepdims=1),
+        helper.make_node("Mul", ["mean", "share"], ["most"]),
+        helper.make_node("Sub", ["cells", "most"], ["centred"]),
+        helper.make_node("Reshape", ["centred", "flat"], ["flattened"]),
+        helper.make_node("MatMul", ["flattened", "projection"], ["projected"]),
+        helper.make_node("Add", ["projected", "bias"], ["shifted"]),
+        helper.make_node("ReduceL2", ["shifted", "last"], ["norm"], keepdims=1),
+        helper.make_node("Div", ["shifted", "norm"], ["embeddings"]),
+    ]
+    side, dim = spec.input_px, spec.embedding_dim
+    graph = helper.make_graph(
+        nodes,
+        "toy",
+        [helper.make_tensor_value_info("images", types.UINT8, ["batch", side, side, 3])],
+        [helper.make_tensor_value_info("embeddings", types.FLOAT, ["batch", dim])],
+        [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    opset = [helper.make_opsetid("", 18)]
+    model = helper.make_model(graph, opset_imports=opset, ir_version=9)
+    helper.set_model_props(model, {SPEC_KEY: spec.to_json()})
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString())
+
+
+@pytest.fixture(scope="session")
+def toy_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ONNX file with a spec: 64-px input, 32-d embedding, 0.3 to 3 m/px."""
+    path = tmp_path_factory.mktemp("encoder") / "toy.onnx"
+    write_toy_encoder(path)
+    return path
+
+
+def toy_image(height_px: int, width_px: int, seed: int) -> npt.NDArray[np.uint8]:
+    """Return (H, W, 3) uint8: soft noise with rectangles on it, no two places alike."""
+    import cv2
+
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(40, 200, (height_px // 16 + 2, width_px // 16 + 2, 3), dtype=np.uint8)
+    image = cv2.resize(coarse, (width_px, height_px), interpolation=cv2.INTER_LINEAR)
+    for _ in range(height_px * width_px // 2500):
+        x, y = int(rng.integers(0, width_px)), int(rng.integers(0, height_px))
+        w, h = (int(v) for v in rng.integers(6, 40, 2))
+        color = [int(v) for v in rng.integers(0, 256, 3)]
+        cv2.rectangle(image, (x, y), (x + w, y + h), color, thickness=-1)
+    return np.asarray(image, np.uint8)
+
+
+def write_geotiff(
+    path: Path,
+    image: npt.NDArray[np.uint8],
+    gsd_m: float = 0.5,
+    crs: str = "EPSG:32632",
+    west_m: float = 500_000.0,
+    north_m: float = 5_200_000.0,
+    nodata: int | None = None,
+) -> None:
+    """Write (H, W, C) uint8 as a GeoTIFF, by default near 46.95 N, 9 E in UTM 32N."""
+    rasterio = pytest.importorskip("rasterio", reason="GeoTIFFs need rasterio (the pack extra)")
+    height, width, bands = image.shape
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        width=width,
+        height=height,
+        count=bands,
+        dtype="uint8",
+        crs=crs,
+        transform=rasterio.Affine(gsd_m, 0, west_m, 0, -gsd_m, north_m),
+        nodata=nodata,
+    ) as file:
+        file.write(np.moveaxis(image, -1, 0))
+        file.update_tags(TIFFTAG_COPYRIGHT="toy imagery, public domain")
+
+
+@pytest.fixture(scope="session")
+def toy_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A GeoTIFF of 320 x 256 m at 0.5 m/px in UTM 32N, seeded, with an attribution."""
+    path = tmp_path_factory.mktemp("source") / "toy.tif"
+    write_geotiff(path, toy_image(512, 640, seed=3))
+    return path

@@ -23,6 +23,9 @@ Image = npt.NDArray[np.uint8]
 # Beyond this tilt off nadir the ground in view is a thin far strip, and flat ground a bad model.
 MAX_TILT_DEG = 60.0
 
+# Coverage is counted on this many cells per side of a patch: 3 % steps along an edge.
+_COVERAGE_CELLS = 32
+
 # Axes of a camera that looks straight down, in body forward-right-down: image right is right,
 # image down is backward, the optical axis is down.
 _BODY_FROM_CAMERA: Matrix = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
@@ -94,6 +97,22 @@ class Camera:
             self.fy_px * sy,
             (self.cx_px + 0.5) * sx - 0.5,
             (self.cy_px + 0.5) * sy - 0.5,
+            self.distortion,
+        )
+
+    def reduced(self, factor: int) -> Camera:
+        """Return the intrinsics of frames decoded at 1/`factor`, blocks of pixels averaged.
+
+        A JPEG decoder rounds the reduced size up, so a last column or row may be partial:
+        the scale is exactly 1/`factor` all the same.
+        """
+        return Camera(
+            -(-self.width_px // factor),
+            -(-self.height_px // factor),
+            self.fx_px / factor,
+            self.fy_px / factor,
+            (self.cx_px + 0.5) / factor - 0.5,
+            (self.cy_px + 0.5) / factor - 0.5,
             self.distortion,
         )
 
@@ -191,12 +210,12 @@ def distort(camera: Camera, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.f
     return np.asarray(mapped.reshape(-1, 2), np.float32)
 
 
-def _grid(size_px: int, step: int = 1) -> npt.NDArray[np.float32]:
-    axis = np.arange(0, size_px, step, dtype=np.float32)
+def _grid(size_px: int) -> npt.NDArray[np.float32]:
+    axis = np.arange(size_px, dtype=np.float32)
     return np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
 
 
-def _ground_from_patch(east_m: float, north_m: float, footprint_m: float, size_px: int) -> Matrix:
+def ground_from_patch(east_m: float, north_m: float, footprint_m: float, size_px: int) -> Matrix:
     """Return the affine map (3x3) from pixels of a north-up patch to east, north metres."""
     gsd = footprint_m / size_px
     half = footprint_m / 2
@@ -238,7 +257,7 @@ def north_up_patch(
             f"frame of {frame.shape[1]}x{frame.shape[0]} px, camera of "
             f"{camera.width_px}x{camera.height_px} px; use Camera.resized"
         )
-    frame_from_patch = pixel_from_ground(camera, attitude) @ _ground_from_patch(
+    frame_from_patch = pixel_from_ground(camera, attitude) @ ground_from_patch(
         *center_m, footprint_m, size_px
     )
     factor = _shrink_factor(frame_from_patch, size_px)
@@ -249,7 +268,7 @@ def north_up_patch(
     shrink = np.array(
         [[1 / factor, 0, 0.5 / factor - 0.5], [0, 1 / factor, 0.5 / factor - 0.5], [0, 0, 1]]
     )
-    coverage = _coverage(camera, frame_from_patch, size_px)
+    coverage = patch_coverage(camera, attitude, center_m, footprint_m)
     if camera.distortion:
         points = apply_homography(frame_from_patch, _grid(size_px)).astype(np.float32)
         points = (distort(camera, points) + 0.5) / factor - 0.5
@@ -275,9 +294,25 @@ def _shrink_factor(frame_from_patch: Matrix, size_px: int) -> int:
     return max(1, int(step))
 
 
-def _coverage(camera: Camera, frame_from_patch: Matrix, size_px: int) -> float:
-    points = apply_homography(frame_from_patch, _grid(size_px, step=max(1, size_px // 32)))
-    points = distort(camera, points.astype(np.float32))
+def patch_coverage(
+    camera: Camera, attitude: Attitude, center_m: tuple[float, float], footprint_m: float
+) -> float:
+    """Return the share of a north-up ground square that the frame sees, 0 to 1.
+
+    Args:
+        camera: intrinsics of the frame.
+        attitude: attitude and height.
+        center_m: east, north metres of the square's centre from the camera's foot.
+        footprint_m: side of the square, metres.
+
+    Raises:
+        InputError: as `ground_from_pixel`.
+    """
+    frame_from_cell = pixel_from_ground(camera, attitude) @ ground_from_patch(
+        *center_m, footprint_m, _COVERAGE_CELLS
+    )
+    ideal = apply_homography(frame_from_cell, _grid(_COVERAGE_CELLS)).astype(np.float32)
+    points = distort(camera, ideal)
     inside = (
         (points[:, 0] >= 0)
         & (points[:, 0] <= camera.width_px - 1)

@@ -12,6 +12,13 @@ from .errors import InputError, S4GError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp"})
 
+_REDUCED = {
+    1: cv2.IMREAD_COLOR_RGB,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+
 
 def read_rgb(path: Path) -> npt.NDArray[np.uint8]:
     """Return a picture as (H, W, 3) uint8 RGB, its EXIF orientation ignored (camera geometry).
@@ -19,14 +26,39 @@ def read_rgb(path: Path) -> npt.NDArray[np.uint8]:
     Raises:
         InputError: the file is missing, empty, or no image that can be decoded.
     """
+    return decode_rgb(read_bytes(path), str(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return a file's content.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
     try:
-        data = np.fromfile(path, np.uint8)
+        return path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(data, flags) if data.size else None
+
+
+def decode_rgb(data: bytes, origin: str, reduction: int = 1) -> npt.NDArray[np.uint8]:
+    """Return an encoded picture as (H, W, 3) uint8 RGB, its EXIF orientation ignored.
+
+    Args:
+        data: the content of a picture file; `origin` names it in errors.
+        origin: the name for errors.
+        reduction: 1, 2, 4 or 8; a JPEG is decoded at 1/`reduction`, sizes rounded up (much
+            faster, and a proper area average). Use `Camera.reduced` for its geometry.
+
+    Raises:
+        InputError: it is no image that can be decoded.
+    """
+    flags = _REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     if image is None:
-        raise InputError(f"{path}: not an image that can be decoded; replace or remove the file")
+        raise InputError(f"{origin}: not an image that can be decoded; replace or remove the file")
+    if reduction > 1:  # OpenCV offers no reduced decoding straight to RGB
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
     return np.asarray(image, np.uint8)
 
 

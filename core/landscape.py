@@ -1,0 +1,178 @@
+"""A procedural landscape: georeferenced ground for where no imagery is at hand.
+
+The same seed is always the same ground; season, year, light and sensor change how it looks, as
+they do between the flight that made a map and the flight that uses it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import InputError
+from .geo import LocalFrame
+from .ground import ArrayGround
+from .landscape_palette import SEASONS
+from .landscape_plan import Planner
+from .landscape_render import render_scene
+from .landscape_sensor import SENSORS
+from .landscape_style import draw_style
+from .landscape_trees import plant_trees
+from .landscape_world import (
+    Canvas,
+    World,
+    border_distance,
+    coarse_slope,
+    lay_ground,
+    parked_cars,
+    put_up_buildings,
+    texture,
+)
+
+__all__ = ["SEASONS", "SENSORS", "World", "make_world", "open_landscape", "render_world"]
+
+MAX_SIDE_PX = 16384
+MAX_SEED = 2**32 - 1
+_DEFAULTS: dict[str, str] = {
+    "seed": "7", "size_m": "2000", "gsd_m": "0.5", "season": "summer", "year": "0", "light": "0",
+    "sensor": "a", "lat": "47", "lon": "8",
+}  # fmt: skip
+
+
+def make_world(seed: int, size_m: float, gsd_m: float) -> World:
+    """Make the ground of a seed: a square of `size_m` metres at `gsd_m` metres per pixel.
+
+    Raises:
+        InputError: a value is out of range.
+    """
+    _check_world(seed, size_m, gsd_m)
+    style = draw_style(seed)
+    canvas = Canvas(seed, size_m, gsd_m, style, Planner(seed, size_m, style).run())
+    lay_ground(canvas)
+    buildings = put_up_buildings(canvas)
+    plant_trees(canvas)
+    soil, fine = texture(canvas)
+    return World(
+        seed=seed,
+        size_m=size_m,
+        gsd_m=gsd_m,
+        style=style,
+        parcels=tuple(canvas.plan.parcels),
+        parcel=canvas.parcel,
+        surface=canvas.surface,
+        border=border_distance(canvas.parcel, gsd_m),
+        building=canvas.building,
+        buildings=buildings,
+        aspect=canvas.aspect,
+        crown=canvas.crown,
+        tone=canvas.tone,
+        soil=soil,
+        fine=fine,
+        slope=coarse_slope(canvas),
+        cars=parked_cars(canvas),
+    )
+
+
+def render_world(
+    world: World, season: str, year: int, light_seed: int, sensor: str
+) -> npt.NDArray[np.uint8]:
+    """Return the world's picture (H, W, 3) uint8 RGB; the same arguments give the same bytes.
+
+    Args:
+        world: the ground.
+        season: spring, summer, autumn or winter.
+        year: crops rotate from year to year, and a few buildings and woods come and go.
+        light_seed: draws the sun's place, cloud and haze.
+        sensor: a letter, see `SENSORS`.
+
+    Raises:
+        InputError: unknown season or sensor.
+    """
+    if season not in SEASONS:
+        raise InputError(_unknown("season", season, SEASONS))
+    if sensor not in SENSORS:
+        raise InputError(_unknown("sensor", sensor, tuple(SENSORS)))
+    return render_scene(world, season, year, light_seed, sensor)
+
+
+def open_landscape(source: str) -> ArrayGround:
+    """Open `landscape[:key=value,…]` with keys seed, size_m, gsd_m, season, year, light, sensor,
+    lat, lon (the centre, WGS84 degrees).
+
+    Raises:
+        InputError: an unknown key or a bad value; the message names the legal ones.
+    """
+    values = _parse(source)
+    world = make_world(
+        _integer(values, "seed"), _number(values, "size_m"), _number(values, "gsd_m")
+    )
+    picture = render_world(
+        world, values["season"], _integer(values, "year"), _integer(values, "light"),
+        values["sensor"],
+    )  # fmt: skip
+    return _ground(source, values, world, picture)
+
+
+def _ground(
+    source: str, values: dict[str, str], world: World, picture: npt.NDArray[np.uint8]
+) -> ArrayGround:
+    half = len(picture) * world.gsd_m / 2
+    return ArrayGround(
+        picture,
+        np.ones(picture.shape[:2], np.bool_),
+        LocalFrame(_number(values, "lat"), _number(values, "lon")),
+        -half,
+        half,
+        world.gsd_m,
+        name=source,
+        attribution="procedural landscape, s4g",
+    )
+
+
+def _parse(source: str) -> dict[str, str]:
+    values = dict(_DEFAULTS)
+    text = source.partition(":")[2]
+    for part in text.split(",") if text else []:
+        key, equals, value = part.partition("=")
+        if key not in values or not equals:
+            raise InputError(f"{source}: {_unknown('key', key, tuple(_DEFAULTS))}")
+        values[key] = value
+    return values
+
+
+def _unknown(what: str, seen: str, legal: tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(seen, legal, 1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"unknown {what} {seen!r}; {hint}legal: {', '.join(legal)}"
+
+
+def _number(values: dict[str, str], key: str) -> float:
+    try:
+        value = float(values[key])
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError(f"landscape {key}={values[key]}: expected a number")
+    return value
+
+
+def _integer(values: dict[str, str], key: str) -> int:
+    try:
+        return int(values[key])
+    except ValueError:
+        raise InputError(f"landscape {key}={values[key]}: expected a whole number") from None
+
+
+def _check_world(seed: int, size_m: float, gsd_m: float) -> None:
+    if not 0 <= seed <= MAX_SEED:
+        raise InputError(f"landscape seed={seed}: expected 0 to {MAX_SEED}")
+    if not 0.05 <= gsd_m <= 20:
+        raise InputError(f"landscape gsd_m={gsd_m:g}: expected 0.05 to 20 metres per pixel")
+    if not 32 <= size_m / gsd_m <= MAX_SIDE_PX:
+        raise InputError(
+            f"landscape size_m={size_m:g} at gsd_m={gsd_m:g}: {size_m / gsd_m:.0f} pixels a side, "
+            f"expected 32 to {MAX_SIDE_PX}"
+        )

@@ -8,6 +8,7 @@ order yaw, pitch, roll; 0/0/0 looks straight down with north at the top of the i
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -25,6 +26,11 @@ MAX_TILT_DEG = 60.0
 
 # Coverage is counted on this many cells per side of a patch: 3 % steps along an edge.
 _COVERAGE_CELLS = 32
+
+# Tangent off the optical axis of the corner of the widest frame, 170 degrees, with some room.
+_MAX_SLOPE = 20.0
+# Where pixels go that no part of the frame shows; far from any frame, within OpenCV's range.
+_OUTSIDE_PX = -1e5
 
 # Axes of a camera that looks straight down, in body forward-right-down: image right is right,
 # image down is backward, the optical axis is down.
@@ -178,16 +184,36 @@ def pixel_from_ground(camera: Camera, attitude: Attitude) -> Matrix:
     Raises:
         InputError: as `ground_from_pixel`.
     """
-    inverse: Matrix = np.linalg.inv(ground_from_pixel(camera, attitude))
-    return inverse
+    return np.asarray(np.linalg.inv(ground_from_pixel(camera, attitude)), np.float64)
 
 
 def apply_homography(homography: Matrix, points: npt.ArrayLike) -> Matrix:
     """Map points (N, 2) through a 3x3 homography."""
+    mapped = _homogeneous(homography, points)
+    return np.asarray(mapped[:, :2] / mapped[:, 2:], np.float64)
+
+
+def _homogeneous(homography: Matrix, points: npt.ArrayLike) -> Matrix:
     points = np.asarray(points, np.float64)
-    mapped = np.column_stack([points, np.ones(len(points))]) @ homography.T
-    result: Matrix = mapped[:, :2] / mapped[:, 2:]
-    return result
+    mapped: Matrix = np.column_stack([points, np.ones(len(points))]) @ homography.T
+    return mapped
+
+
+def _frame_points(
+    camera: Camera, frame_from_square: Matrix, points: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Return where points of a ground square lie in the real frame; outside where it cannot see.
+
+    The third homogeneous coordinate is the depth along the optical axis: ground behind the
+    camera, as a tilted camera has it, would show up mirrored.
+    """
+    mapped = _homogeneous(frame_from_square, points)
+    behind = mapped[:, 2] <= 0
+    mapped[behind] = (_OUTSIDE_PX, _OUTSIDE_PX, 1)
+    pixels = (mapped[:, :2] / mapped[:, 2:]).astype(np.float32)
+    pixels = distort(camera, pixels)
+    pixels[behind] = _OUTSIDE_PX
+    return pixels
 
 
 def look_point_m(camera: Camera, attitude: Attitude) -> tuple[float, float]:
@@ -198,16 +224,34 @@ def look_point_m(camera: Camera, attitude: Attitude) -> tuple[float, float]:
 
 
 def distort(camera: Camera, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return where undistorted pixels (N, 2) lie in the camera's real, distorted frame."""
+    """Return where undistorted pixels (N, 2) lie in the camera's real, distorted frame.
+
+    Pixels so far out that the distortion polynomial turns back come out at -1e5, -1e5: it would
+    place them inside the frame, where the camera shows something else.
+    """
     if not camera.distortion:
         return pixels
-    rays = np.empty((len(pixels), 3), np.float32)
+    rays = np.ones((len(pixels), 3), np.float64)
     rays[:, 0] = (pixels[:, 0] - camera.cx_px) / camera.fx_px
     rays[:, 1] = (pixels[:, 1] - camera.cy_px) / camera.fy_px
-    rays[:, 2] = 1
     zero = np.zeros(3)
     mapped, _ = cv2.projectPoints(rays, zero, zero, camera.matrix, np.array(camera.distortion))
-    return np.asarray(mapped.reshape(-1, 2), np.float32)
+    result = np.asarray(mapped.reshape(-1, 2), np.float32)
+    result[np.hypot(rays[:, 0], rays[:, 1]) > _reach(camera.distortion)] = _OUTSIDE_PX
+    return result
+
+
+@functools.lru_cache(maxsize=16)
+def _reach(distortion: tuple[float, ...]) -> float:
+    """Return the slope (tangent off the axis) up to which the radial polynomial increases."""
+    k1, k2, _, _, k3, k4, k5, k6 = (*distortion, *(0.0,) * 8)[:8]
+    slope = np.linspace(0, _MAX_SLOPE, 2001)
+    square = slope**2
+    radial = (1 + square * (k1 + square * (k2 + square * k3))) / (
+        1 + square * (k4 + square * (k5 + square * k6))
+    )
+    falling = np.flatnonzero(np.diff(slope * radial) <= 0)
+    return float(slope[falling[0]]) if falling.size else _MAX_SLOPE
 
 
 def _grid(size_px: int) -> npt.NDArray[np.float32]:
@@ -260,7 +304,7 @@ def north_up_patch(
     frame_from_patch = pixel_from_ground(camera, attitude) @ ground_from_patch(
         *center_m, footprint_m, size_px
     )
-    factor = _shrink_factor(frame_from_patch, size_px)
+    factor = min(_shrink_factor(frame_from_patch, size_px), *frame.shape[:2])
     if factor > 1:
         height, width = frame.shape[0] // factor, frame.shape[1] // factor
         frame = frame[: height * factor, : width * factor]
@@ -269,10 +313,9 @@ def north_up_patch(
         [[1 / factor, 0, 0.5 / factor - 0.5], [0, 1 / factor, 0.5 / factor - 0.5], [0, 0, 1]]
     )
     coverage = patch_coverage(camera, attitude, center_m, footprint_m)
-    if camera.distortion:
-        points = apply_homography(frame_from_patch, _grid(size_px)).astype(np.float32)
-        points = (distort(camera, points) + 0.5) / factor - 0.5
-        maps = points.reshape(size_px, size_px, 2)
+    if camera.distortion or _reaches_behind(frame_from_patch, size_px):
+        points = (_frame_points(camera, frame_from_patch, _grid(size_px)) + 0.5) / factor - 0.5
+        maps = np.clip(points, _OUTSIDE_PX, -_OUTSIDE_PX).reshape(size_px, size_px, 2)
         patch = cv2.remap(frame, maps, np.empty(0, np.float32), cv2.INTER_LINEAR)
     else:
         patch = cv2.warpPerspective(
@@ -291,7 +334,14 @@ def _shrink_factor(frame_from_patch: Matrix, size_px: int) -> int:
         frame_from_patch, [[middle, middle], [middle + 1, middle], [middle, middle + 1]]
     )
     step = np.linalg.norm(ends[1:] - ends[0], axis=1).min()
-    return max(1, int(step))
+    return max(1, int(step)) if np.isfinite(step) else 1
+
+
+def _reaches_behind(frame_from_patch: Matrix, size_px: int) -> bool:
+    """Return whether a corner of the patch, and so part of it, lies behind the camera."""
+    end = size_px - 1
+    corners = _homogeneous(frame_from_patch, [[0, 0], [end, 0], [0, end], [end, end]])
+    return bool((corners[:, 2] <= 0).any())
 
 
 def patch_coverage(
@@ -311,8 +361,7 @@ def patch_coverage(
     frame_from_cell = pixel_from_ground(camera, attitude) @ ground_from_patch(
         *center_m, footprint_m, _COVERAGE_CELLS
     )
-    ideal = apply_homography(frame_from_cell, _grid(_COVERAGE_CELLS)).astype(np.float32)
-    points = distort(camera, ideal)
+    points = _frame_points(camera, frame_from_cell, _grid(_COVERAGE_CELLS))
     inside = (
         (points[:, 0] >= 0)
         & (points[:, 0] <= camera.width_px - 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,7 @@ from .errors import InputError, S4GError
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+_HELP_COLUMNS = 100
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -40,15 +42,31 @@ class CommandGroup(click.Group):
 
     _MAIN = "main-job"
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Take click's arguments; help is up to 100 columns wide."""
+        super().__init__(*args, **kwargs)
+        self.context_settings.setdefault("max_content_width", _HELP_COLUMNS)
+
     def main_job(self, command: click.Command) -> click.Command:
-        """Register `command` as the main job (use as a decorator)."""
+        """Register `command`, a `MainCommand`, as the main job (use as a decorator)."""
         self.add_command(command, self._MAIN)
-        command.hidden = True
+        if isinstance(command, MainCommand):
+            command.group = self
         return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Send everything that does not start with a subcommand's name to the main job."""
-        if args[:1] not in ([name] for name in self.list_commands(ctx)):
+        """Send everything that does not start with a subcommand's name to the main job.
+
+        Raises:
+            click.UsageError: a first word names no subcommand and the main job takes no words.
+        """
+        names = self.list_commands(ctx)
+        if args[:1] not in ([name] for name in names):
+            if args and not args[0].startswith("-") and not self._main_takes_words():
+                raise click.UsageError(
+                    f"no subcommand {args[0]!r}; expected an option or one of: {', '.join(names)}",
+                    ctx,
+                )
             args = [self._MAIN, *(args or ["--help"])]
         return super().parse_args(ctx, args)
 
@@ -56,28 +74,14 @@ class CommandGroup(click.Group):
         """List the subcommands' names; the main job has none."""
         return [name for name in super().list_commands(ctx) if name != self._MAIN]
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Present the main job under the group's own name in usage lines and errors."""
-        name, command, rest = super().resolve_command(ctx, args)
-        if name == self._MAIN and command is not None:
-            command.epilog = self._subcommand_list(ctx)
-        return name, command, rest
-
-    def _subcommand_list(self, ctx: click.Context) -> str:
-        names = self.list_commands(ctx)
-        if not names:
-            return ""
-        width = max(map(len, names))
-        rows = [
-            f"  {name:<{width}}  {self.commands[name].get_short_help_str(80)}" for name in names
-        ]
-        return "\b\nSubcommands:\n" + "\n".join(rows)
+    def _main_takes_words(self) -> bool:
+        return any(isinstance(p, click.Argument) for p in self.commands[self._MAIN].params)
 
 
 class MainCommand(click.Command):
     """The command class of a main job: it speaks under its group's name."""
+
+    group: CommandGroup | None = None
 
     def make_context(
         self,
@@ -88,8 +92,18 @@ class MainCommand(click.Command):
     ) -> click.Context:
         """Drop the registered name, so that usage reads `s4g-pack [OPTIONS]`."""
         name = parent.info_name if parent is not None else info_name
-        extra.setdefault("max_content_width", 100)
+        extra.setdefault("max_content_width", _HELP_COLUMNS)
         return super().make_context(name, args, parent=None, **extra)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of subcommands, then the epilog."""
+        if self.group is not None:
+            names = self.group.list_commands(ctx)
+            rows = [(name, self.group.commands[name].get_short_help_str(80)) for name in names]
+            if rows:
+                with formatter.section("Subcommands"):
+                    formatter.write_dl(rows)
+        super().format_epilog(ctx, formatter)
 
 
 def run_command(command: click.Command, arguments: Sequence[str] | None = None) -> NoReturn:
@@ -100,21 +114,23 @@ def run_command(command: click.Command, arguments: Sequence[str] | None = None) 
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         result = command.main(args=arguments, standalone_mode=False)
+        sys.stdout.flush()  # here, where a full disk is still one line
     except (KeyboardInterrupt, click.Abort):
         _fail("interrupted", EXIT_INTERRUPTED)
     except click.ClickException as error:
         hint = ""
         if isinstance(error, click.UsageError) and error.ctx is not None:
             hint = f" (see {error.ctx.command_path} --help)"
-        _fail(error.format_message() + hint, EXIT_USAGE)
+        _fail(error.format_message().removesuffix(".") + hint, EXIT_USAGE)
     except S4GError as error:
         _show_traceback(arguments)
         _fail(str(error), error.exit_code)
     except BrokenPipeError:
         # The reader of our output went away (`s4g-run … | head`): not an error of ours.
-        sys.stderr.close()
+        _drop_stdout()
         sys.exit(EXIT_FAILED)
     except OSError as error:
+        _drop_stdout()
         _show_traceback(arguments)
         place = f"{error.filename}: " if error.filename else ""
         _fail(f"{place}{error.strerror or error}", EXIT_FAILED)
@@ -125,6 +141,14 @@ def run_command(command: click.Command, arguments: Sequence[str] | None = None) 
             EXIT_FAILED,
         )
     sys.exit(result if isinstance(result, int) else 0)
+
+
+def _drop_stdout() -> None:
+    """Point a stdout that cannot be written to nowhere, or Python complains once more at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _show_traceback(arguments: Sequence[str]) -> None:

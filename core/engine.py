@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol
@@ -69,7 +70,27 @@ class OnnxEngine:
                 f"{path}: an ONNX file without an encoder spec; make it with s4g-export"
             )
         self.spec = EncoderSpec.from_json(metadata[SPEC_KEY], self.name)
-        self._input = self._session.get_inputs()[0].name
+        self._input = self._check_signature()
+
+    def _check_signature(self) -> str:
+        """Return the input's name; refuse a graph that does not do what its spec says."""
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        side, dim = self.spec.input_px, self.spec.embedding_dim
+        fits = (
+            len(inputs) == len(outputs) == 1
+            and inputs[0].type == "tensor(uint8)"
+            and _may_be(inputs[0].shape, (None, side, side, 3))
+            and outputs[0].type == "tensor(float)"
+            and _may_be(outputs[0].shape, (None, dim))
+        )
+        if not fits:
+            seen = ", ".join(f"{v.name} {v.type} {v.shape}" for v in (*inputs, *outputs))
+            raise InputError(
+                f"{self.name}: its graph ({seen}) is not the encoder of its spec "
+                f"(uint8 (B, {side}, {side}, 3) to float (B, {dim})); export it again"
+            )
+        name: str = inputs[0].name
+        return name
 
     def embed(self, images: Images) -> Embeddings:
         """Embed images (B, H, W, 3) uint8 RGB; return (B, D) float32, L2-normalised."""
@@ -80,6 +101,14 @@ class OnnxEngine:
             raise S4GError(f"{self.name}: inference failed ({_first_line(error)})") from error
         result: Embeddings = embeddings
         return result
+
+
+def _may_be(shape: Sequence[object], wanted: tuple[int | None, ...]) -> bool:
+    """Return whether a shape of ONNX, in which names stand for sizes left open, fits."""
+    return len(shape) == len(wanted) and all(
+        not isinstance(seen, int) or expected in (None, seen)
+        for seen, expected in zip(shape, wanted, strict=True)
+    )
 
 
 def check_images(images: Images, spec: EncoderSpec) -> None:

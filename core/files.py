@@ -71,6 +71,8 @@ def atomic_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
         temporary.replace(path)
         _fsync_folder(path.parent)
     except OSError as error:
+        if _is_about_another_file(error, path, temporary):
+            raise
         raise _write_failure(path, error) from error
     finally:
         with contextlib.suppress(OSError):
@@ -82,10 +84,12 @@ def atomic_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on success it becomes `path`, else it vanishes.
 
     Raises:
-        InputError: the output exists (see `check_output`).
+        InputError: the output exists (see `check_output`), or replacing it would remove the
+            working folder or the user's home.
         S4GError: the disk is full or the folder cannot be written.
     """
     check_output(path, overwrite)
+    _check_replaceable(path)
     try:
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     except OSError as error:
@@ -99,12 +103,32 @@ def atomic_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
         temporary.replace(path)
         _fsync_folder(path.parent)
     except OSError as error:
-        if retired.exists() and not path.exists():
-            retired.replace(path)
+        if _is_about_another_file(error, path, temporary):
+            raise
         raise _write_failure(path, error) from error
     finally:
+        if retired.exists() and not path.exists():
+            retired.replace(path)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(retired, ignore_errors=True)
+
+
+def _check_replaceable(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: is a file, expected a folder; choose another place")
+    whole = path.resolve()
+    if any(place.resolve().is_relative_to(whole) for place in (Path.cwd(), Path.home())):
+        raise InputError(
+            f"{path}: replacing it would remove the folder you work in; choose another place"
+        )
+
+
+def _is_about_another_file(error: OSError, path: Path, temporary: Path) -> bool:
+    """Return whether the error comes from a file that was read while `path` was being written."""
+    if not isinstance(error.filename, (str, bytes)):
+        return False
+    other = Path(os.fsdecode(error.filename))
+    return other not in (path, path.parent) and not other.is_relative_to(temporary)
 
 
 def _write_failure(path: Path, error: OSError) -> S4GError:

@@ -62,7 +62,10 @@ class BBox:
 
     def __str__(self) -> str:
         """Return `W,S,E,N`."""
-        return f"{self.west:.7g},{self.south:.7g},{self.east:.7g},{self.north:.7g}"
+        return ",".join(
+            f"{side:.6f}".rstrip("0").rstrip(".")  # six decimals are 0.1 m
+            for side in (self.west, self.south, self.east, self.north)
+        )
 
     @property
     def center(self) -> tuple[float, float]:
@@ -124,12 +127,21 @@ class LocalFrame:
         return float(east.min()), float(north.min()), float(east.max()), float(north.max())
 
     def wgs84_bounds(self, west_m: float, south_m: float, east_m: float, north_m: float) -> BBox:
-        """Return the smallest WGS84 box that holds a local box."""
+        """Return the smallest WGS84 box that holds a local box.
+
+        Raises:
+            InputError: the box crosses the antimeridian or leaves the Earth.
+        """
         steps = np.linspace(0.0, 1.0, 21)
         xs, ys = west_m + steps * (east_m - west_m), south_m + steps * (north_m - south_m)
         x = np.concatenate([xs, xs, np.full(21, west_m), np.full(21, east_m)])
         y = np.concatenate([np.full(21, south_m), np.full(21, north_m), ys, ys])
         lat, lon = self.to_wgs84(x, y)
+        if not np.isfinite(lat).all() or np.ptp(lon) > 180:
+            raise InputError(
+                f"a box around {self.lat_deg:.4f},{self.lon_deg:.4f} crosses the antimeridian or "
+                "leaves the Earth; such regions are not supported"
+            )
         return BBox(float(lon.min()), float(lat.min()), float(lon.max()), float(lat.max()))
 
 

@@ -6,6 +6,7 @@ by `raster.py`, the procedural landscape by `landscape.py`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -97,19 +98,15 @@ class ArrayGround:
 
     def read(self, frame: LocalFrame, window: GroundWindow) -> GroundImage:
         """Return the window, area-averaged when coarser than native; invalid pixels are black."""
-        to_source = self._pixels_from_window(frame, window)
-        rgb, valid = self.rgb, self.valid.view(np.uint8)
-        # Warps sample points: shrink the source first where the window is coarser (anti-aliasing).
-        factor = int(window.gsd_m / self.gsd_m)
-        if factor >= 2:
-            rgb, valid, to_source = self._shrunk(to_source, window, factor)
-        size = (window.width_px, window.height_px)
-        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        out = cv2.warpAffine(rgb, to_source, size, flags=flags)
-        seen = cv2.warpAffine(
-            valid, to_source, size, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
-        )
-        mask = seen.astype(bool)
+        shape = (window.height_px, window.width_px)
+        cut = self._needed_part(self._pixels_from_window(frame, window), window)
+        if cut is None:
+            return GroundImage(np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.bool_))
+        rgb, valid, to_source = cut
+        nearest = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+        linear = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        mask = cv2.warpAffine(valid, to_source, shape[::-1], flags=nearest).astype(np.bool_)
+        out = np.asarray(cv2.warpAffine(rgb, to_source, shape[::-1], flags=linear), np.uint8)
         out[~mask] = 0
         return GroundImage(out, mask)
 
@@ -128,46 +125,40 @@ class ArrayGround:
             east, north = self.frame.to_local(*frame.to_wgs84(east, north))
         x = (east - self.west_m) / self.gsd_m - 0.5
         y = (self.north_m - north) / self.gsd_m - 0.5
-        corners = np.stack([cols, rows], axis=1).astype(np.float32)
-        return cv2.getAffineTransform(corners, np.stack([x, y], axis=1).astype(np.float32))
+        origin = np.array([x[0], y[0]])
+        per_column = (np.array([x[1], y[1]]) - origin) / window.width_px
+        per_row = (np.array([x[2], y[2]]) - origin) / window.height_px
+        return np.stack([per_column, per_row, origin], axis=1)
 
-    def _shrunk(
-        self, to_source: npt.NDArray[np.float64], window: GroundWindow, factor: int
-    ) -> tuple[RGB, npt.NDArray[np.uint8], npt.NDArray[np.float64]]:
-        """Return the needed part of the source shrunk by `factor`, and the map into it."""
-        height, width = self.valid.shape
-        ends = (
-            np.array(
-                [
-                    [0, 0, 1],
-                    [window.width_px, 0, 1],
-                    [0, window.height_px, 1],
-                    [window.width_px, window.height_px, 1],
-                ],
-                np.float64,
-            )
-            @ to_source.T
-        )
+    def _needed_part(
+        self, to_source: npt.NDArray[np.float64], window: GroundWindow
+    ) -> tuple[RGB, npt.NDArray[np.uint8], npt.NDArray[np.float64]] | None:
+        """Return rgb and valid around the window, and the map into them; None where none is.
+
+        Warps sample points, so where the window is coarser the part is shrunk by a whole factor.
+        """
+        factor = max(1, int(window.gsd_m / self.gsd_m))
+        wide, high = window.width_px, window.height_px
+        corners = np.array([[0, 0, 1], [wide, 0, 1], [0, high, 1], [wide, high, 1]], np.float64)
+        ends = corners @ to_source.T
         margin = 2 * factor
-        x0, y0 = np.maximum(np.floor(ends.min(0)).astype(int) - margin, 0)
-        x1, y1 = np.ceil(ends.max(0)).astype(int) + margin
-        x1, y1 = min(int(x1), width), min(int(y1), height)
-        columns, rows = (x1 - x0) // factor, (y1 - y0) // factor
+        height, width = self.valid.shape
+        x0, y0 = (max(0, math.floor(v) - margin) for v in ends.min(axis=0))
+        x1, y1 = (math.ceil(v) + margin for v in ends.max(axis=0))
+        columns, rows = (min(x1, width) - x0) // factor, (min(y1, height) - y0) // factor
         if columns < 1 or rows < 1:
-            return np.zeros((1, 1, 3), np.uint8), np.zeros((1, 1), np.uint8), to_source
+            return None
         cut = np.s_[y0 : y0 + rows * factor, x0 : x0 + columns * factor]
-        rgb = cv2.resize(self.rgb[cut], (columns, rows), interpolation=cv2.INTER_AREA)
-        valid = cv2.resize(
-            self.valid[cut].view(np.uint8) * np.uint8(255),
-            (columns, rows),
-            interpolation=cv2.INTER_AREA,
-        )
-        scaled = to_source.copy()
-        scaled[:, 2] -= (x0, y0)
-        scaled[:, 2] += 0.5
-        scaled /= factor
-        scaled[:, 2] -= 0.5
-        return rgb, (valid == 255).view(np.uint8), scaled
+        rgb, valid = self.rgb[cut], self.valid[cut].astype(np.uint8)
+        shifted = to_source - [[0, 0, x0], [0, 0, y0]]
+        if factor == 1:
+            return rgb, valid, shifted
+        rgb = np.asarray(cv2.resize(rgb, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
+        share = cv2.resize(valid * np.uint8(255), (columns, rows), interpolation=cv2.INTER_AREA)
+        shifted[:, 2] += 0.5
+        shifted /= factor
+        shifted[:, 2] -= 0.5
+        return rgb, np.asarray(share == 255, np.uint8), shifted
 
 
 def open_ground(source: str) -> GroundSource:

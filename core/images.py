@@ -45,7 +45,7 @@ def decode_rgb(data: bytes, origin: str, reduction: int = 1) -> npt.NDArray[np.u
     """Return an encoded picture as (H, W, 3) uint8 RGB, its EXIF orientation ignored.
 
     Args:
-        data: the content of a picture file; `origin` names it in errors.
+        data: the content of a picture file.
         origin: the name for errors.
         reduction: 1, 2, 4 or 8; a JPEG is decoded at 1/`reduction`, sizes rounded up (much
             faster, and a proper area average). Use `Camera.reduced` for its geometry.
@@ -54,7 +54,10 @@ def decode_rgb(data: bytes, origin: str, reduction: int = 1) -> npt.NDArray[np.u
         InputError: it is no image that can be decoded.
     """
     flags = _REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    except cv2.error:  # more pixels than OpenCV takes
+        image = None
     if image is None:
         raise InputError(f"{origin}: not an image that can be decoded; replace or remove the file")
     if reduction > 1:  # OpenCV offers no reduced decoding straight to RGB

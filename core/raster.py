@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import InputError, S4GError
+from .errors import InputError, IntegrityError, S4GError
 from .geo import BBox, LocalFrame
 from .ground import GroundImage, GroundWindow
 
@@ -26,6 +26,13 @@ def _rasterio() -> Any:
     return rasterio
 
 
+def _gdal_errors() -> tuple[type[Exception], type[Exception], type[Exception]]:
+    """Return what rasterio raises for a file that GDAL or PROJ cannot use."""
+    rasterio = _rasterio()
+    errors = rasterio.errors
+    return errors.RasterioError, errors.CRSError, rasterio._err.CPLE_BaseError
+
+
 class RasterGround:
     """A georeferenced raster as a `GroundSource`; 8-bit RGB(A), grey, or more bands (first three).
 
@@ -37,21 +44,23 @@ class RasterGround:
         """Open the file and check that it can serve."""
         rasterio = _rasterio()
         self.name = str(path)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with warnings.catch_warnings():
+            # A raster without georeference is refused below, and rasterio 1.4 multiplies
+            # transforms in a way that affine 3 deprecates.
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+            warnings.simplefilter("ignore", PendingDeprecationWarning)
+            try:
                 self._dataset = rasterio.open(path)
-        except rasterio.errors.RasterioIOError as error:
-            raise InputError(f"{path}: not an image that can be read ({error})") from None
-        try:
-            self._check()
-            tags = self._dataset.tags()
-            self.attribution = str(tags.get("TIFFTAG_COPYRIGHT", "")).strip()
-            self.bounds = self._wgs84_bounds()
-            self.gsd_m = self._native_gsd_m()
-        except BaseException:
-            self._dataset.close()
-            raise
+            except _gdal_errors() as error:
+                raise InputError(f"{path}: not an image that can be read ({error})") from None
+            try:
+                self._check()
+                self.bounds = self._wgs84_bounds()
+                self.gsd_m = self._native_gsd_m()
+            except BaseException:
+                self._dataset.close()
+                raise
+        self.attribution = str(self._dataset.tags().get("TIFFTAG_COPYRIGHT", "")).strip()
 
     def _check(self) -> None:
         dataset = self._dataset
@@ -65,36 +74,40 @@ class RasterGround:
                 f"{self.name}: pixels are {dataset.dtypes[0]}, expected uint8; "
                 "convert with gdal_translate -ot Byte -scale"
             )
+        if dataset.colorinterp[0] == _rasterio().enums.ColorInterp.palette:
+            raise InputError(
+                f"{self.name}: pixels are indices into a palette, expected RGB or grey; "
+                "convert with gdal_translate -expand rgb"
+            )
 
     def _wgs84_bounds(self) -> BBox:
-        warp = _rasterio().warp
-        west, south, east, north = warp.transform_bounds(
-            self._dataset.crs, "EPSG:4326", *self._dataset.bounds, densify_pts=_EDGE_SAMPLES
-        )
-        if not all(map(math.isfinite, (west, south, east, north))):
-            raise InputError(f"{self.name}: its corners have no place on Earth in its own CRS")
-        return BBox(west, south, east, north)
+        try:
+            sides = _rasterio().warp.transform_bounds(
+                self._dataset.crs, "EPSG:4326", *self._dataset.bounds, densify_pts=_EDGE_SAMPLES
+            )
+            return BBox(*sides)
+        except (InputError, *_gdal_errors()) as error:
+            reason = error if isinstance(error, InputError) else f"CRS {self._dataset.crs}"[:80]
+            raise InputError(
+                f"{self.name}: its extent has no usable place on Earth ({reason}); "
+                "check its georeference with gdalinfo"
+            ) from None
 
     def _native_gsd_m(self) -> float:
-        lat, lon = self.bounds.center
-        frame = LocalFrame(lat, lon)
-        west, south, east, north = frame.local_bounds(self.bounds)
-        pixels = self._dataset.width * self._dataset.height
-        transform = _rasterio().warp.calculate_default_transform(
-            self._dataset.crs,
-            frame.crs,
-            self._dataset.width,
-            self._dataset.height,
-            *self._dataset.bounds,
-        )[0]
-        del west, south, east, north, pixels
-        return abs(float(transform.a))
+        """Return the root of the ground area of the middle pixel; the raster may be rotated."""
+        dataset, step = self._dataset, self._dataset.transform
+        x, y = dataset.xy(dataset.height // 2, dataset.width // 2)
+        lon, lat = _rasterio().warp.transform(
+            dataset.crs, "EPSG:4326", [x, x + step.a, x + step.b], [y, y + step.d, y + step.e]
+        )
+        (x0, x1, x2), (y0, y1, y2) = LocalFrame(lat[0], lon[0]).to_local(lat, lon)
+        return math.sqrt(abs((x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)))
 
     def read(self, frame: LocalFrame, window: GroundWindow) -> GroundImage:
         """Return the window, area-averaged when coarser than native; invalid pixels are black.
 
         Raises:
-            S4GError: a part of the file is damaged.
+            IntegrityError: a part of the file is damaged.
         """
         rasterio = _rasterio()
         coarser = window.gsd_m > 1.5 * self.gsd_m
@@ -117,9 +130,9 @@ class RasterGround:
             ) as warped:
                 rgb = np.ascontiguousarray(np.moveaxis(warped.read(bands), 0, -1))
                 valid = warped.dataset_mask() > 0
-        except rasterio.errors.RasterioError as error:
-            raise S4GError(
-                f"{self.name}: cannot be read ({error}); the file may be damaged"
+        except _gdal_errors() as error:
+            raise IntegrityError(
+                f"{self.name}: cannot be read ({error}); the file is damaged, fetch it again"
             ) from None
         rgb[~valid] = 0
         return GroundImage(rgb, valid)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,7 @@ from .errors import EncoderMismatchError, InputError
 
 SPEC_VERSION = 1
 SPEC_KEY = "s4g_encoder_spec"  # name of the entry in safetensors and ONNX metadata
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class EncoderSpec:
         try:
             value = json.loads(text)
             version = value.pop("spec_version")
-        except (ValueError, KeyError, AttributeError, TypeError):
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
             raise InputError(
                 f"{origin}: its encoder spec is not valid JSON; export it again"
             ) from None
@@ -79,30 +81,38 @@ class EncoderSpec:
         names = {f.name for f in dataclasses.fields(cls)}
         if unknown := sorted(set(value) - names):
             raise InputError(f"{origin}: encoder spec has unknown entries {', '.join(unknown)}")
+        required = {f.name for f in dataclasses.fields(cls) if f.default is f.default_factory}
+        if missing := sorted(required - set(value)):
+            raise InputError(f"{origin}: encoder spec lacks {', '.join(missing)}; export it again")
         try:
             for name in ("mean", "std", "nested_dims"):
                 value[name] = tuple(value[name])
-            spec = cls(**value)
-            spec._check(origin)
-        except (TypeError, KeyError) as error:
-            raise InputError(f"{origin}: encoder spec is incomplete ({error})") from None
+            sane = (spec := cls(**value))._is_sane()
+        except (TypeError, ValueError, OverflowError):  # a value of another type than expected
+            sane = False
+        if not sane:
+            raise InputError(f"{origin}: encoder spec holds values out of range; export it again")
         return spec
 
-    def _check(self, origin: str) -> None:
-        finite = (*self.mean, *self.std, self.gsd_min_m, self.gsd_max_m, self.temperature)
-        sane = (
-            len(self.model_id) == 64
+    def _is_sane(self) -> bool:
+        numbers = (*self.mean, *self.std, self.gsd_min_m, self.gsd_max_m, self.temperature)
+        whole = (self.input_px, self.embedding_dim, *self.nested_dims)
+        texts = (self.model_id, self.backbone, self.precision)
+        return (
+            all(isinstance(text, str) for text in texts)
+            and _SHA256.fullmatch(self.model_id) is not None
             and len(self.mean) == len(self.std) == 3
-            and all(isinstance(v, (int, float)) and math.isfinite(v) for v in finite)
+            and all(isinstance(v, (int, float)) and math.isfinite(v) for v in numbers)
+            and all(type(v) is int for v in whole)
             and 16 <= self.input_px <= 4096
             and 1 <= self.embedding_dim <= 65536
             and all(0 < d <= self.embedding_dim for d in self.nested_dims)
             and min(self.std) > 0
             and self.temperature > 0
             and 0 < self.gsd_min_m <= self.gsd_max_m
+            and isinstance(self.north_up, bool)
+            and isinstance(self.provenance, dict)
         )
-        if not sane:
-            raise InputError(f"{origin}: encoder spec holds values out of range; export it again")
 
 
 def check_same_encoder(

@@ -1,0 +1,132 @@
+"""What a pack, or a plan for one, tells a person or a program."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..core.spec import EncoderSpec
+from .overview import overview_record
+from .plan import Plan
+from .reader import Pack
+from .search import GRAPH_MIN_VECTORS
+
+# Measured: codes and a scale per vector, a cell per tile, links of about 20 bytes, WebP at 0.25.
+_TILE_BYTES, _LINK_BYTES, _OVERVIEW_BYTES_PER_PX = 8, 20, 0.25
+
+
+def pack_info(pack: Pack) -> dict[str, Any]:
+    """Return what a pack holds as JSON values; sizes in bytes, lengths in metres."""
+    manifest, spec = pack.manifest, pack.spec
+    levels = []
+    for number, record in enumerate(manifest.levels):
+        own = [v for k, v in pack.section_bytes.items() if k.startswith(f"level{number}.")]
+        levels.append(
+            {
+                "footprint_m": record.lattice.footprint_m,
+                "stride_m": record.lattice.stride_m,
+                "gsd_m": record.lattice.gsd_m,
+                "tiles": record.count,
+                "vectors": record.vectors,
+                "search": record.search.method,
+                "ef": record.search.ef,
+                "recall_at_1": record.search.recall_at_1,
+                "recall_at_10": record.search.recall_at_10,
+                "bytes": sum(own),
+            }
+        )
+    bounds = pack.bounds
+    return {
+        "file": str(pack.path),
+        "bytes": pack.path.stat().st_size,
+        "bounds": [bounds.west, bounds.south, bounds.east, bounds.north],
+        "frame": {"lat_deg": pack.frame.lat_deg, "lon_deg": pack.frame.lon_deg},
+        "levels": levels,
+        "overview_bytes": pack.section_bytes.get("overview", 0),
+        "source": manifest.source,
+        "source_gsd_m": manifest.source_gsd_m,
+        "attribution": manifest.attribution,
+        "encoder": {
+            "model_id": spec.model_id,
+            "backbone": spec.backbone,
+            "embedding_dim": spec.embedding_dim,
+            "input_px": spec.input_px,
+            "precision": spec.precision,
+        },
+        "tool": manifest.tool,
+    }
+
+
+def pack_text(info: dict[str, Any]) -> str:
+    """Return `pack_info` as lines for a person."""
+    encoder = info["encoder"]
+    lines = [
+        f"{info['file']}: {_size(info['bytes'])}, built by {info['tool']}",
+        f"region      {','.join(f'{v:.7g}' for v in info['bounds'])} (W,S,E,N)",
+        f"source      {info['source']}, {info['source_gsd_m']:.3g} m/px",
+        f"attribution {info['attribution'] or 'none given'}",
+        f"encoder     {encoder['backbone']} {encoder['precision']}, {encoder['input_px']} px, "
+        f"{encoder['embedding_dim']}-d, model {encoder['model_id'][:12]}",
+        f"overview    {_size(info['overview_bytes']) if info['overview_bytes'] else 'none'}",
+    ]
+    for level in info["levels"]:
+        how = "exact scan"
+        if level["search"] == "graph":
+            how = f"graph ef {level['ef']}, recall@1 {level['recall_at_1']:.3f}"
+        shared = level["tiles"] - level["vectors"]
+        lines.append(
+            f"level {level['footprint_m']:>6g} m  {level['tiles']} tiles every "
+            f"{level['stride_m']:g} m at {level['gsd_m']:.3g} m/px, {_size(level['bytes'])}, {how}"
+            + (f", {shared} look like another" if shared else "")
+        )
+    return "\n".join(lines)
+
+
+def plan_info(plan: Plan, spec: EncoderSpec, source_gsd_m: float, imagery: bool) -> dict[str, Any]:
+    """Return what a plan would build as JSON values: tiles at most, bytes about."""
+    levels = []
+    for lattice in plan.lattices:
+        links = _LINK_BYTES if lattice.count >= GRAPH_MIN_VECTORS else 0
+        levels.append(
+            {
+                "footprint_m": lattice.footprint_m,
+                "stride_m": lattice.stride_m,
+                "gsd_m": lattice.gsd_m,
+                "tiles": lattice.count,
+                "bytes": lattice.count * (spec.embedding_dim + _TILE_BYTES + links),
+            }
+        )
+    picture = 0
+    if imagery:
+        record = overview_record(plan.extent_m, source_gsd_m)
+        picture = int(record.width_px * record.height_px * _OVERVIEW_BYTES_PER_PX)
+    west, south, east, north = plan.extent_m
+    return {
+        "bounds": [plan.region.west, plan.region.south, plan.region.east, plan.region.north],
+        "width_m": east - west,
+        "height_m": north - south,
+        "levels": levels,
+        "overview_bytes": picture,
+        "bytes": sum(level["bytes"] for level in levels) + picture,
+    }
+
+
+def plan_text(info: dict[str, Any]) -> str:
+    """Return `plan_info` as lines for a person."""
+    lines = [f"region {info['width_m']:.0f} x {info['height_m']:.0f} m"]
+    lines += [
+        f"level {level['footprint_m']:>6g} m  at most {level['tiles']} tiles every "
+        f"{level['stride_m']:g} m at {level['gsd_m']:.3g} m/px, about {_size(level['bytes'])}"
+        for level in info["levels"]
+    ]
+    if info["overview_bytes"]:
+        lines.append(f"overview     about {_size(info['overview_bytes'])}")
+    return "\n".join([*lines, f"total        about {_size(info['bytes'])}; nothing was written"])
+
+
+def _size(count: int) -> str:
+    value = float(count)
+    for unit in ("B", "kB", "MB"):
+        if value < 1000:
+            return f"{value:.4g} {unit}"
+        value /= 1000
+    return f"{value:.4g} GB"

@@ -1,0 +1,30 @@
+"""A file in memory with a path, for libraries that read and write nothing but named files."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def memory_file(content: bytes) -> Iterator[Path]:
+    """Yield the path of a file that holds `content` and vanishes afterwards.
+
+    On Linux it never touches a disk (memfd); elsewhere it is a temporary file.
+    """
+    if hasattr(os, "memfd_create") and Path("/proc/self/fd").is_dir():
+        descriptor = os.memfd_create("s4g")
+        try:
+            path = Path(f"/proc/self/fd/{descriptor}")
+            path.write_bytes(content)
+            yield path
+        finally:
+            os.close(descriptor)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "content"
+        path.write_bytes(content)
+        yield path

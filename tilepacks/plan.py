@@ -1,0 +1,151 @@
+"""What will be packed: the region within the source, and levels that suit encoder and source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..core.errors import InputError
+from ..core.geo import BBox, LocalFrame
+from ..core.ground import GroundSource
+from ..core.spec import EncoderSpec
+from .tiling import MAX_CELLS, Lattice, lattice_over
+
+PREFERRED_LEVELS_M = (80.0, 160.0)
+# Footprints tried when none of the preferred ones suits: 10 m, doubled up to 20 km.
+_LADDER_M = tuple(10.0 * 2**i for i in range(12))
+MAX_LEVELS = 16
+# A tile drawn from pixels this much coarser than its own carries no detail the encoder knows.
+_COARSEST_SOURCE = 1.5
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A region and its lattices, before any imagery is read.
+
+    Attributes:
+        region: WGS84 box that is packed.
+        frame: local frame around its centre.
+        extent_m: west, south, east, north of the region in `frame`.
+        lattices: one per level, finest first.
+        notes: what the user should know about choices made for them.
+    """
+
+    region: BBox
+    frame: LocalFrame
+    extent_m: tuple[float, float, float, float]
+    lattices: tuple[Lattice, ...]
+    notes: tuple[str, ...]
+
+
+def plan_pack(
+    source: GroundSource,
+    spec: EncoderSpec,
+    bbox: BBox | None = None,
+    levels_m: tuple[float, ...] | None = None,
+    stride: float = 0.25,
+) -> Plan:
+    """Choose region and levels, or check those given.
+
+    Args:
+        source: the imagery.
+        spec: the encoder's contract (input size, metres per pixel).
+        bbox: the wanted region; None for the source's own bounds.
+        levels_m: footprints in metres; None to choose.
+        stride: distance of neighbouring tiles as a share of the footprint.
+
+    Raises:
+        InputError: bbox and source have nothing in common, or a level suits neither the encoder
+            nor the region.
+    """
+    region, notes = _region(source, bbox)
+    frame = LocalFrame(*region.center)
+    extent = frame.local_bounds(region)
+    if levels_m is None:
+        levels_m = _choose_levels(source, spec, extent)
+        notes.append(f"levels chosen: {_metres(levels_m)}")
+    lattices = [_lattice(spec, extent, level, stride) for level in sorted(levels_m)]
+    for lattice in lattices:
+        if lattice.gsd_m * _COARSEST_SOURCE < source.gsd_m:
+            notes.append(
+                f"level {lattice.footprint_m:g}: tiles of {lattice.gsd_m:.3g} m/px are enlarged "
+                f"from imagery of {source.gsd_m:.3g} m/px; a coarser level would match better"
+            )
+    return Plan(region, frame, extent, tuple(lattices), tuple(notes))
+
+
+def check_levels(levels_m: tuple[float, ...], option: str) -> tuple[float, ...]:
+    """Return footprints given by a user, sorted.
+
+    Raises:
+        InputError: there are none or too many, one is not positive, or one is given twice.
+    """
+    seen = ",".join(f"{level:g}" for level in levels_m)
+    if not 1 <= len(levels_m) <= MAX_LEVELS:
+        raise InputError(f"{option} {seen}: expected 1 to {MAX_LEVELS} footprints in metres")
+    if min(levels_m) <= 0:
+        raise InputError(f"{option} {seen}: footprints are metres and must be positive")
+    if len(set(levels_m)) != len(levels_m):
+        raise InputError(f"{option} {seen}: a footprint is given twice")
+    return tuple(sorted(levels_m))
+
+
+def _region(source: GroundSource, bbox: BBox | None) -> tuple[BBox, list[str]]:
+    if bbox is None:
+        return source.bounds, [f"no --bbox: packing all of {source.name}, {source.bounds}"]
+    common = bbox.intersection(source.bounds)
+    if common is None:
+        raise InputError(
+            f"--bbox {bbox}: has nothing in common with {source.name}, which covers "
+            f"{source.bounds}; give a box inside it"
+        )
+    if common == bbox:
+        return bbox, []
+    return common, [f"--bbox {bbox} reaches beyond {source.name}: clipped to {common}"]
+
+
+def _choose_levels(
+    source: GroundSource, spec: EncoderSpec, extent: tuple[float, float, float, float]
+) -> tuple[float, ...]:
+    west, south, east, north = extent
+    coarsest = min(spec.gsd_max_m * spec.input_px, east - west, north - south)
+    finest = max(spec.gsd_min_m, source.gsd_m / _COARSEST_SOURCE) * spec.input_px
+    if preferred := tuple(v for v in PREFERRED_LEVELS_M if finest <= v <= coarsest):
+        return preferred
+    if suitable := tuple(v for v in _LADDER_M if finest <= v <= coarsest)[:2]:
+        return suitable
+    if finest <= coarsest:
+        return (round((finest + coarsest) / 2, 1),)
+    raise InputError(
+        f"{source.name}: no level suits it: a region of {east - west:.0f} x {north - south:.0f} m "
+        f"at {source.gsd_m:.3g} m/px, an encoder for {spec.gsd_min_m:g} to {spec.gsd_max_m:g} m/px "
+        f"at {spec.input_px} px; choose a larger --bbox, finer imagery, or force --levels"
+    )
+
+
+def _lattice(
+    spec: EncoderSpec, extent: tuple[float, float, float, float], level_m: float, stride: float
+) -> Lattice:
+    gsd = level_m / spec.input_px
+    if not spec.gsd_min_m * (1 - 1e-9) <= gsd <= spec.gsd_max_m * (1 + 1e-9):
+        raise InputError(
+            f"--levels {level_m:g}: {gsd:.3g} m/px at the encoder's {spec.input_px} px, which was "
+            f"trained for {spec.gsd_min_m:g} to {spec.gsd_max_m:g} m/px; choose footprints of "
+            f"{spec.gsd_min_m * spec.input_px:g} to {spec.gsd_max_m * spec.input_px:g} m"
+        )
+    lattice = lattice_over(extent, level_m, spec.input_px, stride)
+    west, south, east, north = extent
+    if lattice is None:
+        raise InputError(
+            f"--levels {level_m:g}: the region is only {east - west:.0f} x {north - south:.0f} m; "
+            "choose a smaller footprint or a larger --bbox"
+        )
+    if lattice.count > MAX_CELLS:
+        raise InputError(
+            f"--levels {level_m:g}: {lattice.count} tiles, a pack holds at most {MAX_CELLS} per "
+            "level; choose a larger --stride or split the region"
+        )
+    return lattice
+
+
+def _metres(levels_m: tuple[float, ...]) -> str:
+    return ", ".join(f"{level:g} m" for level in levels_m)

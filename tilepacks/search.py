@@ -1,0 +1,109 @@
+"""Nearest tiles by cosine: an exact scan where a level is small, its graph where it is large."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .quantise import Codes, Floats32
+
+Ids = npt.NDArray[np.int64]
+
+# Below about this many vectors the scan is as fast as the graph, and it is exact.
+GRAPH_MIN_VECTORS = 2000
+_BLOCK_VECTORS = 8192  # rows turned into floats at once: 8 MB at 256 dimensions
+
+
+@dataclass(frozen=True)
+class LevelSearch:
+    """The vectors of one level and how to search them.
+
+    Tiles that look the same to the encoder (water, a car park of one colour) share one vector:
+    repeated vectors would break the graph, and every one of their tiles is an equal answer.
+
+    Attributes:
+        codes: (V, D) int8, distinct vectors.
+        scales: (V,) float32, see `quantise`.
+        vector_of_tile: (N,) the vector of each tile, or None where every tile has its own.
+        graph: an `hnswlib.Index` over the vectors, or None for the exact scan.
+        ef: the graph's search width; the recall it gives is measured when the pack is built.
+    """
+
+    codes: Codes
+    scales: Floats32
+    vector_of_tile: npt.NDArray[np.uint32] | None = None
+    graph: Any = None
+    ef: int = 0
+
+    @property
+    def tiles(self) -> int:
+        """Number of tiles."""
+        return len(self.codes if self.vector_of_tile is None else self.vector_of_tile)
+
+    def search(self, queries: Floats32, k: int) -> tuple[Ids, Floats32]:
+        """Return the best tiles of each query, best first.
+
+        Args:
+            queries: (B, D) float32, L2-normalised.
+            k: tiles per query, at least 1; clipped to the number of tiles.
+
+        Returns:
+            Tile numbers (B, k) int64, from 0 within the level, and cosines (B, k) float32.
+        """
+        k = min(k, self.tiles)
+        vectors, scores = self.search_vectors(queries, min(k, len(self.codes)))
+        if self.vector_of_tile is None:
+            return vectors, scores
+        return self._tiles_of(vectors, scores, k)
+
+    def search_vectors(self, queries: Floats32, k: int) -> tuple[Ids, Floats32]:
+        """Return the best distinct vectors (B, k) and their cosines; k at most V."""
+        if self.graph is None or k > len(self.codes) // 4:
+            return self.scan(queries, k)
+        self.graph.set_ef(max(self.ef, 2 * k))
+        try:
+            ids, distances = self.graph.knn_query(queries, k=k, num_threads=1)
+        except RuntimeError:
+            # The graph reached fewer than k nodes from here; the scan reaches all of them.
+            return self.scan(queries, k)
+        return ids.astype(np.int64), (1 - distances).astype(np.float32)
+
+    def scan(self, queries: Floats32, k: int) -> tuple[Ids, Floats32]:
+        """Return the best distinct vectors (B, k) by comparing with all of them; k at most V."""
+        scores = np.empty((len(queries), len(self.codes)), np.float32)
+        for start in range(0, len(self.codes), _BLOCK_VECTORS):
+            part = np.s_[start : start + _BLOCK_VECTORS]
+            products = queries @ self.codes[part].astype(np.float32).T
+            np.multiply(products, self.scales[part], out=scores[:, part])
+        return _best(scores, k)
+
+    def _tiles_of(self, vectors: Ids, scores: Floats32, k: int) -> tuple[Ids, Floats32]:
+        """Replace vectors (B, v) by all the tiles that share them, the first k."""
+        assert self.vector_of_tile is not None
+        order = np.argsort(self.vector_of_tile, kind="stable")
+        counts = np.bincount(self.vector_of_tile, minlength=len(self.codes))
+        starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+        ids = np.empty((len(vectors), k), np.int64)
+        cosines = np.empty((len(vectors), k), np.float32)
+        for row, found in enumerate(vectors):
+            lengths = counts[found]
+            first = np.cumsum(lengths) - lengths
+            within = np.arange(int(lengths.sum())) - np.repeat(first, lengths)
+            ids[row] = order[np.repeat(starts[found], lengths) + within][:k]
+            cosines[row] = np.repeat(scores[row], lengths)[:k]
+        return ids, cosines
+
+
+def _best(scores: Floats32, k: int) -> tuple[Ids, Floats32]:
+    """Return the k largest scores of each row, best first; equal scores in order of place."""
+    if k < scores.shape[1]:
+        ids = np.sort(np.argpartition(-scores, k - 1, axis=1)[:, :k], axis=1)
+    else:
+        ids = np.broadcast_to(np.arange(k), scores.shape)
+    found = np.take_along_axis(scores, ids, axis=1)
+    order = np.argsort(-found, axis=1, kind="stable")
+    best = np.take_along_axis(ids, order, axis=1).astype(np.int64)
+    return best, np.take_along_axis(found, order, axis=1)

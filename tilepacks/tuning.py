@@ -1,0 +1,72 @@
+"""How wide a level's graph must be searched, measured on the level's own vectors."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+from .quantise import Floats32, dequantise
+from .search import LevelSearch
+
+_WIDTHS = (16, 32, 64, 128, 256)
+_WANTED_AT_1, _WANTED_AT_10 = 0.99, 0.95
+# A graph that loses more than this is not used: the exact scan costs milliseconds, not a wrong fix.
+_LEAST_AT_1 = 0.95
+_QUERIES = 256
+_SEED = 5
+# Length of the random part added to a unit vector: the query's cosine with it is then 0.8, about
+# what a frame taken in another season reaches with its own tile.
+_NOISE = 0.75
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """How a level is searched, and what that finds of what the exact scan finds.
+
+    Attributes:
+        method: `graph` or `exact`.
+        ef: search width of the graph, 0 for the exact scan.
+        recall_at_1: share of queries whose best vector is found.
+        recall_at_10: share of the ten best vectors that is found.
+    """
+
+    method: str
+    ef: int = 0
+    recall_at_1: float = 1.0
+    recall_at_10: float = 1.0
+
+
+EXACT = SearchPlan("exact")
+
+
+def choose_search(level: LevelSearch) -> SearchPlan:
+    """Return the narrowest search of a level's graph that reaches the wanted recall.
+
+    Queries are the level's own vectors, chosen and disturbed by a seeded generator. Where the
+    widest search misses too much, the answer is `EXACT`.
+    """
+    queries = _queries(level)
+    k = min(10, len(level.codes))
+    truth = level.scan(queries, k)[0]
+    plan = EXACT
+    for ef in _WIDTHS:
+        found = dataclasses.replace(level, ef=ef).search_vectors(queries, k)[0]
+        at_1 = float((found[:, 0] == truth[:, 0]).mean())
+        at_10 = float((found[:, :, None] == truth[:, None, :]).any(axis=2).mean())
+        plan = SearchPlan("graph", ef, round(at_1, 4), round(at_10, 4))
+        if at_1 >= _WANTED_AT_1 and at_10 >= _WANTED_AT_10:
+            return plan
+    return plan if plan.recall_at_1 >= _LEAST_AT_1 else EXACT
+
+
+def _queries(level: LevelSearch) -> Floats32:
+    rng = np.random.default_rng(_SEED)
+    count, dim = level.codes.shape
+    chosen = rng.choice(count, min(_QUERIES, count), replace=False)
+    noise = rng.standard_normal((len(chosen), dim))
+    noise *= _NOISE / np.linalg.norm(noise, axis=1, keepdims=True)
+    queries = dequantise(level.codes[chosen], level.scales[chosen]) + noise
+    unit: Floats32 = (queries / np.linalg.norm(queries, axis=1, keepdims=True)).astype(np.float32)
+    return unit

@@ -1,0 +1,115 @@
+"""Checkpoint to ONNX: one graph from uint8 pixels to unit-length embeddings."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import io
+import json
+import warnings
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..core.errors import S4GError
+from ..core.spec import SPEC_KEY, EncoderSpec
+from ..train.model import Encoder, normalise
+
+# 20 is the first opset where GELU is one node, which quantisation then leaves whole; at 18 it is
+# five nodes with Q/DQ pairs between them, and slower. TensorRT 10 and newer read it.
+OPSET = 20
+INPUT_NAME = "images"
+OUTPUT_NAME = "embeddings"
+EXPORT_KEY = "s4g_export"  # ONNX metadata entry that says how the file was made
+
+
+class _ExportGraph(nn.Module):
+    """Images (B, H, W, 3) uint8 to embeddings (B, D) float32, as the engine contract wants."""
+
+    def __init__(self, encoder: Encoder, spec: EncoderSpec) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.spec = spec
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        embeddings: torch.Tensor = self.encoder(normalise(images, self.spec.mean, self.spec.std))
+        return embeddings
+
+
+def export_graph(encoder: Encoder, spec: EncoderSpec) -> bytes:
+    """Return the encoder as an FP32 ONNX file with its spec in the metadata.
+
+    The batch is dynamic, height and width are fixed to `spec.input_px`. The tracing exporter is
+    used on purpose: it needs no onnxscript, is several times faster than the dynamo exporter and
+    gives the same embeddings for every backbone tried (docs/exporting.md).
+
+    Raises:
+        S4GError: the backbone uses an operation that ONNX cannot express.
+    """
+    graph = _ExportGraph(simplify(encoder), spec).eval()
+    sample = torch.zeros(2, spec.input_px, spec.input_px, 3, dtype=torch.uint8)
+    buffer = io.BytesIO()
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            # The tracer calls itself deprecated and reports every constant: nothing to act on.
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                graph,
+                (sample,),
+                buffer,  # type: ignore[arg-type]  # a stream is accepted by the tracing exporter
+                input_names=[INPUT_NAME],
+                output_names=[OUTPUT_NAME],
+                dynamic_axes={INPUT_NAME: {0: "batch"}, OUTPUT_NAME: {0: "batch"}},
+                opset_version=OPSET,
+                dynamo=False,
+            )
+    except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise S4GError(
+            f"backbone {spec.backbone}: cannot be written as ONNX ({reason}); choose another"
+        ) from error
+    return with_metadata(buffer.getvalue(), dataclasses.replace(spec, precision="fp32"), {})
+
+
+def simplify(encoder: Encoder) -> Encoder:
+    """Return a copy that computes the same with fewer operations.
+
+    Training-time branches are merged into single convolutions (RepVGG-style blocks) and
+    LayerScale into the layer before it, which keeps Q/DQ pairs out of that product.
+    """
+    from timm.utils.model import reparameterize_model
+
+    encoder = copy.deepcopy(encoder).eval()
+    encoder.backbone = reparameterize_model(encoder.backbone)
+    with torch.no_grad():
+        for block in encoder.backbone.modules():
+            _fold_layer_scale(block)
+    return encoder
+
+
+def _fold_layer_scale(block: nn.Module) -> None:
+    """Multiply ConvNeXt's gamma into the last layer of the block's MLP (exact)."""
+    gamma = getattr(block, "gamma", None)
+    last = getattr(getattr(block, "mlp", None), "fc2", None)
+    if not isinstance(gamma, nn.Parameter) or not isinstance(last, (nn.Linear, nn.Conv2d)):
+        return
+    last.weight.mul_(gamma.reshape(-1, *[1] * (last.weight.ndim - 1)))
+    if last.bias is not None:
+        last.bias.mul_(gamma)
+    block.gamma = None
+
+
+def with_metadata(model: bytes, spec: EncoderSpec, made: dict[str, Any]) -> bytes:
+    """Return the ONNX file with `spec`, and how it was made, in its metadata."""
+    import onnx
+
+    proto = onnx.load_from_string(model)
+    proto.producer_name = "s4g"
+    entries = {SPEC_KEY: spec.to_json()}
+    if made:
+        entries[EXPORT_KEY] = json.dumps(made, sort_keys=True, separators=(",", ":"))
+    del proto.metadata_props[:]
+    onnx.helper.set_model_props(proto, entries)
+    result: bytes = proto.SerializeToString(deterministic=True)
+    return result

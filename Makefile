@@ -41,8 +41,8 @@ endef
 export CHECK_HOST
 
 $(DONE)/venv:
-	@command -v $(PYTHON) >/dev/null || { \
-	  echo "error: no $(PYTHON) here; sudo apt install python3 python3-venv," \
+	@$(PYTHON) -c '' 2>/dev/null || { \
+	  echo "error: $(PYTHON) does not run here; sudo apt install python3 python3-venv," \
 	       "or name another: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c "$$CHECK_HOST"
 	@echo "Setting up $(VENV) (a minute or two, once) …" >&2

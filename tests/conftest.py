@@ -8,8 +8,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import settings
 
 from s4g.core.spec import SPEC_KEY, EncoderSpec
+
+# Tests never time: a busy machine is no fault.
+settings.register_profile("s4g", deadline=None)
+settings.load_profile("s4g")
 
 TOY_INPUT_PX = 64
 TOY_DIM = 32

@@ -1,0 +1,241 @@
+"""`s4g-run`: localises camera frames in a pack; `score` compares fixes with the truth."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from ..core.console import CommandGroup, MainCommand, debug_option, progress, run_command, say
+from ..core.errors import InputError
+from ..core.files import atomic_file, check_output, write_bytes
+
+if TYPE_CHECKING:
+    from ..core.engine import Engine
+    from ..tilepacks.reader import Pack
+    from .frames import FrameSource
+    from .intrinsics import Lens
+    from .score import ScoredFix, Truth
+    from .telemetry import Telemetry
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.group(cls=CommandGroup)
+def cli() -> None:
+    """Localise camera frames in a region pack, without GNSS."""
+
+
+@cli.main_job
+@click.command(cls=MainCommand)
+@click.option(
+    "--camera",
+    required=True,
+    metavar="SRC",
+    help="Device (/dev/video0 or 0), rtsp:// or udp:// URL, GStreamer pipeline, video file, "
+    "photo, or folder of photos.",
+)
+@click.option("--pack", "pack_path", required=True, type=_PATH, help="Region pack of s4g-pack.")
+@click.option(
+    "--telemetry",
+    metavar="CSV|exif",
+    help="Attitude and height per frame: a CSV (docs/telemetry.md), or 'exif' for DJI photos; "
+    "photos without this option are read as 'exif'.",
+)
+@click.option("--encoder", type=_PATH, help="Bundle or ONNX file; default: the embedded encoder.")
+@click.option("--hfov", type=float, metavar="DEG", help="Horizontal field of view, degrees.")
+@click.option("--intrinsics", type=_PATH, help="camera.json, OpenCV YAML or ROS camera_info YAML.")
+@click.option("--truth", type=_PATH, help="CSV of true positions; only scored, never used.")
+@click.option("--out", type=_PATH, help="Write the fixes to this file too, one JSON per line.")
+@click.option("--plot", type=_PATH, help="Draw fixes (and truth) on the pack's imagery, PNG.")
+@click.option("--level", type=float, metavar="M", help="Use tiles this wide, metres, always.")
+@click.option("--realtime", is_flag=True, help="Replay files at the pace of their clock.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads for inference and image work.")
+@click.option("--max-frames", type=click.IntRange(min=1), help="Stop after this many frames.")
+@click.option("--diagnostics", is_flag=True, help="Add how each fix came about (calibration).")
+@click.option("--overwrite", is_flag=True, help="Replace --out and --plot files that exist.")
+@click.option("--quiet", is_flag=True, help="Print no fixes; needs --out, --truth or --plot.")
+@debug_option
+def run(
+    camera: str,
+    pack_path: Path,
+    telemetry: str | None,
+    encoder: Path | None,
+    hfov: float | None,
+    intrinsics: Path | None,
+    truth: Path | None,
+    out: Path | None,
+    plot: Path | None,
+    level: float | None,
+    realtime: bool,
+    threads: int | None,
+    max_frames: int | None,
+    diagnostics: bool,
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Localise camera frames in a region pack; print one JSON fix per line.
+
+    \b
+    Example:
+      s4g-run --camera photos/ --pack region.s4gpack --telemetry telemetry.csv \\
+              --hfov 82 --truth truth.csv --plot track.png > fixes.jsonl
+    """
+    if quiet and not (out or truth or plot):
+        raise InputError("--quiet: nothing would be left to see; add --out, --truth or --plot")
+    for path in (out, plot):
+        if path is not None:
+            check_output(path, overwrite)
+    with ExitStack() as stack:
+        lens = _lens(hfov, intrinsics)
+        known_truth = _truth(truth)
+        pack, engine = _pack_and_engine(stack, pack_path, encoder, threads)
+        source = stack.enter_context(closing(_source(camera)))
+        poses = _telemetry(telemetry, source)
+        fixes = _run(
+            stack, source, poses, pack, engine, lens,
+            level, realtime, max_frames, diagnostics, out, overwrite, quiet,
+        )  # fmt: skip
+        if known_truth is not None:
+            _say_score(fixes, known_truth)
+        if plot is not None:
+            from .plot import draw_track
+
+            write_bytes(plot, draw_track(pack, fixes, known_truth), overwrite)
+            say(f"track drawn to {plot}")
+
+
+def _lens(hfov: float | None, intrinsics: Path | None) -> Lens:
+    from .intrinsics import Lens, read_intrinsics
+
+    if hfov is not None and intrinsics is not None:
+        raise InputError("--hfov and --intrinsics: give one of them, they say the same thing")
+    return Lens(hfov, None if intrinsics is None else read_intrinsics(intrinsics))
+
+
+def _truth(path: Path | None) -> Truth | None:
+    from .score import read_truth
+
+    return None if path is None else read_truth(path)
+
+
+def _source(camera: str) -> FrameSource:
+    from .frames import open_frames
+
+    return open_frames(camera)
+
+
+def _pack_and_engine(
+    stack: ExitStack, pack_path: Path, encoder: Path | None, threads: int | None
+) -> tuple[Pack, Engine]:
+    from ..core.engine import load_engine
+    from ..core.spec import check_same_encoder
+    from ..tilepacks.reader import open_pack
+
+    if threads is not None:
+        import cv2
+
+        cv2.setNumThreads(threads)
+    pack = stack.enter_context(open_pack(pack_path))
+    engine = load_engine(encoder, threads=threads or 0)
+    check_same_encoder(str(pack_path), pack.spec, engine.name, engine.spec)
+    return pack, engine
+
+
+def _telemetry(telemetry: str | None, source: FrameSource) -> Telemetry:
+    from .frames import PhotoFiles
+    from .telemetry import ExifTelemetry, read_telemetry
+
+    if telemetry is None and isinstance(source, PhotoFiles):
+        say("no --telemetry: reading attitude and height from the photos (exif)")
+        telemetry = "exif"
+    if telemetry is None:
+        raise InputError(
+            f"--camera {source.name}: a video or live camera needs --telemetry FILE.csv with "
+            "attitude and height"
+        )
+    return ExifTelemetry() if telemetry == "exif" else read_telemetry(Path(telemetry))
+
+
+def _run(
+    stack: ExitStack,
+    source: FrameSource,
+    poses: Telemetry,
+    pack: Pack,
+    engine: Engine,
+    lens: Lens,
+    level: float | None,
+    realtime: bool,
+    max_frames: int | None,
+    diagnostics: bool,
+    out: Path | None,
+    overwrite: bool,
+    quiet: bool,
+) -> list[ScoredFix]:
+    from .pipeline import FixMaker, Localiser, run_frames
+    from .score import parse_fix, stage_table
+
+    localiser = Localiser(pack, engine, lens, level)
+    maker = FixMaker(pack, diagnostics)
+    fixes: list[ScoredFix] = []
+    stages: list[dict[str, float]] = []
+    with ExitStack() as writing:
+        file: IO[Any] | None = None
+        if out is not None:
+            temporary = writing.enter_context(atomic_file(out, overwrite))
+            # Line by line, so that after a power cut the temporary file still tells the flight.
+            file = writing.enter_context(temporary.open("w", encoding="utf-8", buffering=1))
+        total = min(source.count or 0, max_frames or source.count or 0)
+        advance = writing.enter_context(progress("localising", total, "frames"))
+        try:
+            for fix, times in run_frames(source, poses, localiser, maker, realtime, max_frames):
+                line = fix.to_json()
+                if not quiet:
+                    click.echo(line)
+                if file is not None:
+                    file.write(line + "\n")
+                fixes.append(parse_fix(line, "fix"))
+                stages.append(times)
+                advance(1)
+        except KeyboardInterrupt:
+            if source.count is not None:
+                raise
+            say("interrupted")  # a live run ends this way: keep what it found
+    issued = sum(fix.lat is not None for fix in fixes)
+    drops = f", {source.dropped} frames dropped" if source.dropped else ""
+    say(f"{issued} fixes from {len(fixes)} frames{drops}")
+    if stages:
+        say(stage_table(stages))
+    return fixes
+
+
+def _say_score(fixes: list[ScoredFix], truth: Truth) -> None:
+    from .score import score_fixes, score_table
+
+    say(score_table(score_fixes(fixes, truth)))
+
+
+@cli.command("score")
+@click.argument("fixes", type=_PATH)
+@click.argument("truth", type=_PATH)
+@click.option("--json", "as_json", is_flag=True, help="Print the score as JSON.")
+@debug_option
+def score(fixes: Path, truth: Path, as_json: bool) -> None:
+    """Compare a fixes file with true positions.
+
+    \b
+    Example:
+      s4g-run score fixes.jsonl truth.csv --json
+    """
+    from .score import read_fixes, read_truth, score_fixes, score_table
+
+    result = score_fixes(read_fixes(fixes), read_truth(truth))
+    click.echo(json.dumps(result.to_dict()) if as_json else score_table(result))
+
+
+def main() -> None:
+    """Entry point of `s4g-run`."""
+    run_command(cli)

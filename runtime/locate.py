@@ -1,0 +1,184 @@
+"""From tile scores to a position: pure functions of the pack and the queries.
+
+Every patch of a frame lies at a known offset from the drone, so every tile that looks like a
+patch implies a position of the drone. A softmax turns a patch's scores into probabilities; the
+patches' opinions are multiplied at the implied positions; the densest cluster wins, and the
+share of probability it holds says how far to trust it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+# Tiles looked at per patch: with tiles at half a footprint, the true place shows in 9 of them.
+MAX_CANDIDATES = 64
+# Standard deviation of the kernel that joins neighbouring tiles, as a share of the footprint:
+# two half-strides of the usual lattice, so that a mode is one hill and not a row of peaks.
+KERNEL_SHARE = 0.25
+# A mode reaches this far from its peak, as a share of the footprint: tiles beyond share less
+# than half their ground with the place itself.
+MODE_REACH = 0.75
+# A patch that contradicts the others (a new house, a lorry) may lower a place by this factor at
+# most: otherwise one bad patch could veto the truth.
+OUTLIER_FLOOR = 0.02
+# Least probability in the dominant mode for a fix; calibrate with benchmarks/calibrate_fix.py.
+MIN_MASS = 0.6
+# sigma_m = sqrt((SPREAD_SCALE * spread)^2 + (FLOOR_SHARE * footprint)^2) / mass: what matching at
+# tile level cannot resolve, heading and height errors included; mass below 1 widens it.
+SPREAD_SCALE = 0.5
+FLOOR_SHARE = 0.06
+# A circular Gaussian exceeds 3.72 sigma once in a thousand (Rayleigh: sqrt(2 ln 1000)).
+HPL_PER_SIGMA = 3.72
+_SHIFTS = 30  # mean-shift steps; it converges in five to ten
+
+
+class TileScores(Protocol):
+    """The part of a pack that search needs (see tilepacks.reader.Pack)."""
+
+    east_m: Floats
+    north_m: Floats
+
+    def search(
+        self, queries: npt.NDArray[np.float32], level: int, k: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Return ids and cosines (B, k), best first."""
+        ...
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the pack says about the patches of one frame.
+
+    Attributes:
+        ids: (P, k) int64 tiles, best first.
+        scores: (P, k) float32 cosines.
+        tiles_m: (P, k, 2) float64 east, north of the tiles' centres in the pack's frame.
+        offsets_m: (P, 2) float64 east, north of the patches' centres from the drone.
+    """
+
+    ids: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float32]
+    tiles_m: Floats
+    offsets_m: Floats
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The most likely position of the drone.
+
+    Attributes:
+        east_m: in the pack's frame.
+        north_m: in the pack's frame.
+        mass: probability inside the mode, 0 to 1.
+        spread_m: standard deviation per axis inside the mode.
+        sigma_m: standard deviation per axis of the position.
+        hpl_m: bound on the error at 1e-3.
+    """
+
+    east_m: float
+    north_m: float
+    mass: float
+    spread_m: float
+    sigma_m: float
+    hpl_m: float
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether the mode is dominant enough to be called a fix."""
+        return self.mass >= MIN_MASS
+
+
+def gather(
+    pack: TileScores,
+    level: int,
+    queries: npt.NDArray[np.float32],
+    offsets_m: Floats,
+) -> Evidence:
+    """Search the pack for the patches' embeddings (P, D) float32."""
+    ids, scores = pack.search(queries, level, MAX_CANDIDATES)
+    tiles_m = np.stack([pack.east_m[ids], pack.north_m[ids]], axis=-1)
+    return Evidence(ids, scores, tiles_m, offsets_m)
+
+
+def locate(evidence: Evidence, footprint_m: float, temperature: float) -> Estimate:
+    """Return the position of the drone that the evidence makes most likely.
+
+    Args:
+        evidence: of `gather`.
+        footprint_m: side of the tiles.
+        temperature: softmax temperature of the encoder's scores (`EncoderSpec.temperature`).
+    """
+    positions = evidence.tiles_m - evidence.offsets_m[:, None, :]
+    weights = joint_weights(positions, evidence.scores, footprint_m, temperature).ravel()
+    points = positions.reshape(-1, 2)
+    peak = _mode(points, weights, KERNEL_SHARE * footprint_m)
+    return _summary(points, weights, peak, footprint_m)
+
+
+def joint_weights(
+    positions: Floats, scores: npt.NDArray[np.float32], footprint_m: float, temperature: float
+) -> Floats:
+    """Return the probability (P, k) of each implied position, all patches together; sum 1.
+
+    With one patch this is its softmax. With several, each position is weighted by its own
+    patch's softmax times the density that every other patch puts there: an importance sample of
+    the product of the patches' densities.
+    """
+    own = _softmax(scores.astype(np.float64) / temperature)
+    patches = len(own)
+    log_weights = np.log(own + 1e-300)
+    scale = -0.5 / (KERNEL_SHARE * footprint_m) ** 2
+    for other in range(patches):
+        distance2 = ((positions[:, :, None, :] - positions[other]) ** 2).sum(axis=-1)
+        density = np.exp(scale * distance2) @ own[other]
+        density = OUTLIER_FLOOR + (1 - OUTLIER_FLOOR) * density
+        density[other] = 1.0
+        log_weights += np.log(density)
+    weights: Floats = _softmax(log_weights.reshape(1, -1)).reshape(own.shape)
+    return weights
+
+
+def _softmax(logits: Floats) -> Floats:
+    """Return the softmax of each row."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    result: Floats = powers / powers.sum(axis=1, keepdims=True)
+    return result
+
+
+def _mode(points: Floats, weights: Floats, kernel_m: float) -> Floats:
+    """Return the highest peak of the kernel density (mean shift, Comaniciu and Meer 2002)."""
+    scale = -0.5 / kernel_m**2
+    distance2 = ((points[:, None] - points) ** 2).sum(axis=-1)
+    peak: Floats = points[np.argmax(np.exp(scale * distance2) @ weights)]
+    for _ in range(_SHIFTS):
+        pull = weights * np.exp(scale * ((points - peak) ** 2).sum(axis=1))
+        shifted = pull @ points / pull.sum()
+        moved = float(np.abs(shifted - peak).max())
+        peak = shifted
+        if moved < 1e-3 * kernel_m:
+            break
+    return peak
+
+
+def _summary(points: Floats, weights: Floats, peak: Floats, footprint_m: float) -> Estimate:
+    inside = ((points - peak) ** 2).sum(axis=1) <= (MODE_REACH * footprint_m) ** 2
+    mass = float(weights[inside].sum())
+    share = weights[inside] / mass
+    middle = share @ points[inside]
+    variance = float(share @ ((points[inside] - middle) ** 2).sum(axis=1)) / 2
+    spread_m = variance**0.5
+    sigma_m = float(np.hypot(SPREAD_SCALE * spread_m, FLOOR_SHARE * footprint_m)) / mass
+    return Estimate(
+        float(middle[0]),
+        float(middle[1]),
+        min(mass, 1.0),
+        spread_m,
+        sigma_m,
+        HPL_PER_SIGMA * sigma_m,
+    )

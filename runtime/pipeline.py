@@ -1,0 +1,267 @@
+"""The loop: frame and telemetry in, fix out. The pure parts live in normalise and locate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..core.camera import Camera
+from ..core.engine import Engine
+from ..core.errors import InputError
+from ..tilepacks.reader import Pack
+from .fix import Candidate, Diagnostics, Fix, Reason, State
+from .frames import Frame, FrameSource
+from .intrinsics import Lens
+from .locate import Estimate, Evidence, gather, locate
+from .normalise import PatchPlan, cut_patches, find_level, max_reduction, plan_patches
+from .telemetry import Sample, Telemetry
+
+# More patches are more evidence and more inference; three span a wide frame.
+MAX_PATCHES = 3
+TOP_TILES = 5  # candidates reported with each fix
+
+Stages = dict[str, float]
+
+
+class StageClock:
+    """Milliseconds spent in each stage of one frame."""
+
+    def __init__(self) -> None:
+        """Start the first stage now."""
+        self.ms: Stages = {}
+        self._last_s = time.monotonic()
+
+    def done(self, stage: str, extra_s: float = 0.0) -> None:
+        """Book the time since the last call, and `extra_s` spent before, to a stage."""
+        now_s = time.monotonic()
+        self.ms[stage] = (now_s - self._last_s + extra_s) * 1e3
+        self._last_s = now_s
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one frame gave: a reason why not, or an estimate with its evidence."""
+
+    plan: PatchPlan | None = None
+    evidence: Evidence | None = None
+    estimate: Estimate | None = None
+    reason: Reason | None = None
+
+
+class Localiser:
+    """Localises single frames in a pack; keeps only buffers between calls.
+
+    Args:
+        pack: an open pack.
+        engine: the encoder the pack was built with.
+        lens: what the user said about the optics.
+        level_m: tile side to use whatever the height, or None to choose per frame.
+        max_patches: most patches to match per frame.
+
+    Raises:
+        InputError: the pack has no such level.
+    """
+
+    def __init__(
+        self,
+        pack: Pack,
+        engine: Engine,
+        lens: Lens,
+        level_m: float | None = None,
+        max_patches: int = MAX_PATCHES,
+    ) -> None:
+        """Prepare the buffers and run the encoder once, so that the first frame is not slow."""
+        self.pack = pack
+        self._engine = engine
+        self._lens = lens
+        self._max_patches = max_patches
+        self._footprints_m = [level.footprint_m for level in pack.levels]
+        self._fixed_level = (
+            None if level_m is None else find_level(self._footprints_m, level_m, str(pack.path))
+        )
+        side = engine.spec.input_px
+        self._patches = np.zeros((max_patches, side, side, 3), np.uint8)
+        self._engine.embed(self._patches)
+
+    def find(self, frame: Frame, sample: Sample, clock: StageClock) -> Finding:
+        """Match one frame; book the stages' times.
+
+        Raises:
+            InputError: the photo is corrupt, or the lens is unknown or of another aspect.
+        """
+        attitude = sample.attitude
+        camera = self._lens.camera_for(frame.width_px, frame.height_px, sample.hfov_deg)
+        plan = plan_patches(
+            camera,
+            attitude,
+            self._footprints_m,
+            self._engine.spec.input_px,
+            self._max_patches,
+            self._fixed_level,
+        )
+        clock.done("plan")
+        if isinstance(plan, Reason):
+            return Finding(reason=plan)
+        count = self._normalise(frame, camera, sample, plan, clock)
+        if isinstance(count, Reason):
+            return Finding(plan, reason=count)
+        queries = self._engine.embed(self._patches[:count])
+        clock.done("embed")
+        evidence = gather(self.pack, plan.level, queries, plan.centers_m)
+        clock.done("search")
+        temperature = self._engine.spec.temperature
+        estimate = locate(evidence, plan.footprint_m, temperature)
+        clock.done("locate")
+        reason = None if estimate.is_certain else Reason.AMBIGUOUS
+        return Finding(plan, evidence, estimate, reason)
+
+    def _normalise(
+        self, frame: Frame, camera: Camera, sample: Sample, plan: PatchPlan, clock: StageClock
+    ) -> int | Reason:
+        side = self._engine.spec.input_px
+        rgb, reduction = frame.rgb(max_reduction(camera, sample.attitude, plan, side))
+        clock.done("decode", frame.decode_s)
+        count = cut_patches(rgb, camera.reduced(reduction), sample.attitude, plan, self._patches)
+        clock.done("normalise")
+        return count
+
+
+class FixMaker:
+    """Turns findings into fixes, frame by frame; a temporal filter will take this place."""
+
+    def __init__(self, pack: Pack, diagnostics: bool = False) -> None:
+        """Remember the region's border; with `diagnostics` fixes tell how they came about."""
+        self._pack = pack
+        self._bounds_m = pack.frame.local_bounds(pack.bounds)
+        self._diagnostics = diagnostics
+        self._anchor_t: float | None = None
+
+    def fix(self, frame: Frame, sample: Sample, finding: Finding) -> Fix:
+        """Return the fix of a frame, its latency still open."""
+        t = frame.t if frame.t is not None else sample.t
+        state = self._state(finding)
+        fix = Fix(
+            frame=frame.index,
+            t=t,
+            state=state,
+            file=frame.file,
+            reason=finding.reason,
+            heading_deg=sample.attitude.yaw_deg % 360.0,
+            agl_m=sample.attitude.agl_m,
+        )
+        if finding.estimate is not None:
+            fix = self._with_match(fix, finding, finding.estimate)
+        if state is State.TRACK:
+            self._anchor_t = t
+            return replace(fix, anchor_age_s=0.0)
+        known = t is not None and self._anchor_t is not None
+        return replace(fix, anchor_age_s=t - self._anchor_t if known else None)  # type: ignore[operator]
+
+    def _state(self, finding: Finding) -> State:
+        if finding.reason is not None or finding.estimate is None or finding.plan is None:
+            return State.NO_FIX
+        look_east = finding.estimate.east_m + float(finding.plan.centers_m[0, 0])
+        look_north = finding.estimate.north_m + float(finding.plan.centers_m[0, 1])
+        west, south, east, north = self._bounds_m
+        inside = west <= look_east <= east and south <= look_north <= north
+        return State.TRACK if inside else State.OUT_OF_PACK
+
+    def _with_match(self, fix: Fix, finding: Finding, estimate: Estimate) -> Fix:
+        assert finding.evidence is not None and finding.plan is not None
+        lat, lon = (float(v) for v in self._pack.frame.to_wgs84(estimate.east_m, estimate.north_m))
+        fix = replace(
+            fix,
+            score=float(finding.evidence.scores[0, 0]),
+            top=self._top(finding.evidence, finding.plan.footprint_m),
+        )
+        if self._diagnostics:
+            seen = Diagnostics(
+                lat,
+                lon,
+                estimate.mass,
+                estimate.spread_m,
+                finding.plan.footprint_m,
+                len(finding.plan.centers_m),
+            )
+            fix = replace(fix, diagnostics=seen)
+        if fix.state is not State.TRACK:
+            return fix
+        return replace(
+            fix,
+            lat=lat,
+            lon=lon,
+            sigma_m=estimate.sigma_m,
+            hpl_m=estimate.hpl_m,
+            source="visual",
+        )
+
+    def _top(self, evidence: Evidence, footprint_m: float) -> tuple[Candidate, ...]:
+        east, north = evidence.tiles_m[0, :TOP_TILES].T
+        lat, lon = self._pack.frame.to_wgs84(east, north)
+        places = zip(lat, lon, evidence.scores[0], strict=False)
+        return tuple(Candidate(float(a), float(o), footprint_m, float(s)) for a, o, s in places)
+
+
+def run_frames(
+    source: FrameSource,
+    telemetry: Telemetry,
+    localiser: Localiser,
+    maker: FixMaker,
+    realtime: bool = False,
+    max_frames: int | None = None,
+) -> Iterator[tuple[Fix, Stages]]:
+    """Yield a fix and its stages' milliseconds for every frame of a source.
+
+    Args:
+        source: where the frames come from.
+        telemetry: attitude and height for each of them.
+        localiser: matches frames.
+        maker: turns matches into fixes.
+        realtime: hold files back to the pace of their own clock.
+        max_frames: stop after this many.
+
+    Raises:
+        InputError: a frame is corrupt or the telemetry does not cover it.
+        S4GError: the camera was lost.
+    """
+    pace = Pace() if realtime else None
+    for frame in source.frames():
+        if max_frames is not None and frame.index >= max_frames:
+            return
+        sample = telemetry.at(frame)
+        if pace is not None:
+            frame = pace.hold(frame, frame.t if frame.t is not None else sample.t)
+        clock = StageClock()
+        finding = localiser.find(frame, sample, clock)
+        fix = maker.fix(frame, sample, finding)
+        latency_ms = (time.monotonic() - frame.arrived_s) * 1e3
+        yield replace(fix, latency_ms=latency_ms), clock.ms | {"total": latency_ms}
+
+
+class Pace:
+    """Holds the frames of a file back until their time has come."""
+
+    def __init__(self) -> None:
+        """Start with the first frame."""
+        self._start_s: float | None = None
+
+    def hold(self, frame: Frame, t: float | None) -> Frame:
+        """Wait for a frame's time and return it as if it had arrived just then.
+
+        Raises:
+            InputError: the frame has no time.
+        """
+        if t is None:
+            raise InputError(
+                f"--realtime: {frame.name} has no time; add a 't' column to the telemetry"
+            )
+        if self._start_s is None:
+            self._start_s = time.monotonic() - t
+        wait_s = self._start_s + t - time.monotonic()
+        if wait_s <= 0:
+            return frame
+        time.sleep(wait_s)
+        return replace(frame, arrived_s=time.monotonic() - frame.decode_s)

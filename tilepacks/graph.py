@@ -71,7 +71,7 @@ class Graph:
         """
         count = len(self.levels)
         if count == 0 or not 2 <= self.m <= 100:
-            raise ValueError("its graph is empty or has an impossible number of links")
+            raise ValueError("its graph is empty or has an impossible number of links per node")
         if self.entry >= count or self.levels[self.entry] != self.levels.max():
             raise ValueError("its graph starts at a node that is not at the top")
         if len(self.degrees) != int(self.levels.astype(np.int64).sum()) + count:

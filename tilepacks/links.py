@@ -37,6 +37,8 @@ def decode_graph(data: bytes) -> Graph:
     count, m, entry, lists = _HEAD.unpack_from(data)
     if len(data) < _HEAD.size + count + lists:
         raise ValueError("its graph is cut short")
+    if count == 0:
+        raise ValueError("its graph is empty")
     levels = np.frombuffer(data, np.uint8, count, _HEAD.size)
     degrees = np.frombuffer(data, np.uint8, lists, _HEAD.size + count)
     if lists != int(levels.astype(np.int64).sum()) + count:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -80,12 +81,17 @@ class LevelSearch:
             np.multiply(products, self.scales[part], out=scores[:, part])
         return _best(scores, k)
 
-    def _tiles_of(self, vectors: Ids, scores: Floats32, k: int) -> tuple[Ids, Floats32]:
-        """Replace vectors (B, v) by all the tiles that share them, the first k."""
+    @cached_property
+    def _tiles_by_vector(self) -> tuple[Ids, Ids, Ids]:
+        """Tiles sorted by vector (N,), where each vector's begin (V,), how many there are (V,)."""
         assert self.vector_of_tile is not None
         order = np.argsort(self.vector_of_tile, kind="stable")
         counts = np.bincount(self.vector_of_tile, minlength=len(self.codes))
-        starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+        return order, np.cumsum(counts) - counts, counts
+
+    def _tiles_of(self, vectors: Ids, scores: Floats32, k: int) -> tuple[Ids, Floats32]:
+        """Replace vectors (B, v) by all the tiles that share them, the first k."""
+        order, starts, counts = self._tiles_by_vector
         ids = np.empty((len(vectors), k), np.int64)
         cosines = np.empty((len(vectors), k), np.float32)
         for row, found in enumerate(vectors):

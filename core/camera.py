@@ -315,8 +315,9 @@ def north_up_patch(
     coverage = patch_coverage(camera, attitude, center_m, footprint_m)
     if camera.distortion or _reaches_behind(frame_from_patch, size_px):
         points = (_frame_points(camera, frame_from_patch, _grid(size_px)) + 0.5) / factor - 0.5
-        maps = np.clip(points, _OUTSIDE_PX, -_OUTSIDE_PX).reshape(size_px, size_px, 2)
-        patch = cv2.remap(frame, maps, np.empty(0, np.float32), cv2.INTER_LINEAR)
+        points = np.clip(points, _OUTSIDE_PX, -_OUTSIDE_PX)
+        columns, rows = np.ascontiguousarray(points.T).reshape(2, size_px, size_px)
+        patch = cv2.remap(frame, columns, rows, cv2.INTER_LINEAR)
     else:
         patch = cv2.warpPerspective(
             frame,

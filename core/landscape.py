@@ -15,6 +15,7 @@ import numpy.typing as npt
 from .errors import InputError
 from .geo import LocalFrame
 from .ground import ArrayGround
+from .landscape_buildings import parked_cars, put_up_buildings
 from .landscape_palette import SEASONS
 from .landscape_plan import Planner
 from .landscape_render import render_scene
@@ -27,8 +28,6 @@ from .landscape_world import (
     border_distance,
     coarse_slope,
     lay_ground,
-    parked_cars,
-    put_up_buildings,
     texture,
 )
 

@@ -97,4 +97,5 @@ class SmoothField:
 
 def to_byte(noise: Float32, spread: float = 42.0) -> npt.NDArray[np.uint8]:
     """Return noise as bytes around 128; `spread` is one standard deviation."""
-    return cv2.convertScaleAbs(np.maximum(noise, -128 / spread), alpha=spread, beta=128)
+    scaled = cv2.convertScaleAbs(np.maximum(noise, -128 / spread), alpha=spread, beta=128)
+    return np.asarray(scaled, np.uint8)

@@ -5,8 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .landscape_world import (
-    COURT, DITCH, LANE, MAIN, MARK, PARKING, PATH, PAVED, PITCH, POOL, SAND, SCRUB, STREET, TRACK,
-    VERGE, WATER, WOOD, YARD,
+    COURT,
+    DITCH,
+    LANE,
+    MAIN,
+    MARK,
+    PARKING,
+    PATH,
+    PAVED,
+    PITCH,
+    POOL,
+    SAND,
+    SCRUB,
+    STREET,
+    TRACK,
+    VERGE,
+    WATER,
+    WOOD,
+    YARD,
 )  # fmt: skip
 
 RGB = tuple[float, float, float]
@@ -39,6 +55,13 @@ _BARE = Cover((120, 125, 80), 0.06, rows=0.05, stripes=0.14, patchy=0.5, grain=0
 _WINTER_CROP = Cover((104, 120, 72), 0.45, rows=0.16, stripes=0.08, patchy=0.35)
 _STUBBLE = Cover((200, 184, 136), 0.75, rows=0.10, stripes=0.22, patchy=0.2)
 
+_FALLOW = (
+    Cover((126, 128, 82), 0.5, 0.0, 0.06, 0.5, 0.14),
+    Cover((154, 144, 98), 0.55, 0.0, 0.06, 0.5, 0.14),
+    Cover((140, 130, 92), 0.5, 0.0, 0.06, 0.5, 0.14),
+    Cover((132, 122, 94), 0.45, 0.0, 0.06, 0.5, 0.14),
+)
+
 # Crop: spring, summer, autumn, winter.
 CROPS: dict[str, tuple[Cover, Cover, Cover, Cover]] = {
     "wheat": (
@@ -69,10 +92,7 @@ CROPS: dict[str, tuple[Cover, Cover, Cover, Cover]] = {
         Cover((78, 116, 54), 0.96, 0.0, 0.09, 0.12), Cover((86, 118, 58), 0.94, 0.0, 0.16, 0.14),
         Cover((94, 116, 60), 0.92, 0.0, 0.12, 0.14), Cover((110, 112, 72), 0.7),
     ),
-    "fallow": (
-        Cover((126, 128, 82), 0.5, 0.0, 0.06, 0.5, 0.14), Cover((154, 144, 98), 0.55, 0.0, 0.06, 0.5, 0.14),
-        Cover((140, 130, 92), 0.5, 0.0, 0.06, 0.5, 0.14), Cover((132, 122, 94), 0.45, 0.0, 0.06, 0.5, 0.14),
-    ),
+    "fallow": _FALLOW,
     "rice": (
         Cover((96, 106, 98), 0.9, 0.03, 0.04, 0.3), Cover((92, 138, 60), 0.96, 0.05, 0.04, 0.14),
         Cover((186, 168, 92), 0.92, 0.05, 0.08), Cover((146, 130, 98), 0.45, 0.08, 0.08, 0.4),

@@ -37,7 +37,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Building:
-    """A rectangular building; `ridge` says that its roof is gabled along its length."""
+    """A rectangular building; `ridge` says that its roof is gabled along its length.
+
+    A unit `on_roof` belongs to the last building before it that is none.
+    """
 
     center: Point
     angle_rad: float
@@ -46,6 +49,7 @@ class Building:
     height_m: float
     ridge: bool
     roof: str
+    on_roof: bool = False
 
 
 @dataclass(frozen=True)

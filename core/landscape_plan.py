@@ -23,6 +23,7 @@ from .landscape_parts import (
     Point,
     Quad,
     between,
+    bilinear,
     quad_area_m2,
     quad_center,
     quad_sides_m,
@@ -31,7 +32,9 @@ from .landscape_style import Style
 from .landscape_town import fill_block
 
 _TOWN_BLOCK_M2 = 9e4  # above this a block may still turn out town or country
-_STREET_BLOCK_M2 = 1.1e4  # town blocks are cut down to about this
+_STREET_BLOCK_M2 = 1.1e4  # below this a single block does not turn into a town
+_BLOCK_DEPTH_M = 82.0  # town blocks hold two rows of plots back to back
+_BLOCK_LENGTH_M = 190.0
 _STEP_M = 20.0  # spacing of vertices along a bent line
 
 
@@ -51,14 +54,17 @@ class Planner:
         # Share of ground under a threshold of unit noise.
         share = min(max(style.town, 1e-3), 1 - 1e-3)
         self._town_above = NormalDist().inv_cdf(1 - share)
-        self._turn = (math.cos(style.theta_rad), math.sin(style.theta_rad))
         # Plan coordinates start away from the middle, so that roads do not cross there.
-        self._shift = rng_for(seed, "shift").uniform(-300, 300, 2)
+        self._shift: Floats = rng_for(seed, "shift").uniform(-300, 300, 2)
+        self._turn = (math.cos(style.theta_rad), math.sin(style.theta_rad))
 
     def run(self) -> Plan:
         """Lay out the whole plan."""
         reach = self._half_m * 1.5 + 350
         low, high = self._shift - reach, self._shift + reach
+        # Number 0 is the ground between parcels: pavements and verges.
+        ends = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * reach
+        self.plan.parcels.append(Parcel(ends, "lawn", 0.0, town=True))
         outer: Quad = ((low[0], low[1]), (high[0], low[1]), (high[0], high[1]), (low[0], high[1]))
         self._divide(outer, town=False)
         return self.plan
@@ -94,7 +100,7 @@ class Planner:
         margin = radius + 2.5 * self.style.warp_m + 20
         c, s = self._turn
         x, y = x - self._shift[0], y - self._shift[1]
-        return max(abs(c * x - s * y), abs(s * x + c * y)) > self._half_m + margin
+        return bool(max(abs(c * x - s * y), abs(s * x + c * y)) > self._half_m + margin)
 
     def _is_town(self, quad: Quad) -> bool:
         middle = self.bend(np.array([quad_center(quad)]))
@@ -108,7 +114,9 @@ class Planner:
         if not town and area < _TOWN_BLOCK_M2:
             town = area > _STREET_BLOCK_M2 and self._is_town(quad)
         if town:
-            if area < _STREET_BLOCK_M2 * rng.uniform(0.8, 1.8):
+            long_m, short_m = sorted(quad_sides_m(quad), reverse=True)
+            slack = rng.uniform(0.8, 1.25)
+            if short_m < _BLOCK_DEPTH_M * slack and long_m < _BLOCK_LENGTH_M * slack:
                 fill_block(self, quad)
                 return
         elif area < style.field_m2 * 2 * math.exp(style.field_spread * rng.standard_normal()) and (
@@ -125,7 +133,10 @@ class Planner:
             a, b = b, a
         rng, style = self.rng, self.style
         # Long strips arise where the long side, not the short one, is kept whole.
-        if not town and area < style.field_m2 * 6 and a / b * 2 < style.strip and rng.random() < 0.8:
+        small = area < style.field_m2 * 6 and a / b * 2 < style.strip
+        if (not town and small and rng.random() < 0.8) or (
+            town and a < _BLOCK_LENGTH_M and b > _BLOCK_DEPTH_M
+        ):
             quad = (quad[1], quad[2], quad[3], quad[0])
         share = 0.5 + rng.uniform(-0.14, 0.14) * (1 + 2 * style.skew)
         tilt = style.skew * rng.standard_normal() * (0.3 if town else 1)
@@ -213,10 +224,12 @@ class Planner:
     def _pond(self, quad: Quad) -> None:
         rng = self.rng
         a, b = quad_sides_m(quad)
-        p = between(between(quad[0], quad[1], rng.uniform(0.25, 0.75)), quad[2], rng.uniform(0, 0.5))
+        p = bilinear(quad, rng.uniform(0.25, 0.75), rng.uniform(0.25, 0.75))
         radius = min(rng.uniform(8, 40), 0.25 * min(a, b))
         turn = np.linspace(0, 2 * np.pi, 24, endpoint=False)
-        waves = sum(rng.uniform(0, 0.25) / k * np.cos(k * turn + rng.uniform(0, 6)) for k in (1, 2, 3))
+        waves = np.zeros(len(turn))
+        for k in (1, 2, 3):
+            waves += rng.uniform(0, 0.25) / k * np.cos(k * turn + rng.uniform(0, 6))
         ring = np.stack([np.cos(turn) * rng.uniform(0.6, 1), np.sin(turn)], axis=1)
         outline = self.bend(np.array(p) + ring * (radius * (1 + waves))[:, None])
         self.plan.patches.append(Patch(outline, "pond"))
@@ -228,7 +241,7 @@ class Planner:
         p, q = quad[corner], quad[(corner + 1) % 4]
         angle = math.atan2(q[1] - p[1], q[0] - p[0])
         door = between(p, q, rng.uniform(0.15, 0.85))
-        size = rng.uniform(18, 34)
+        size = min(rng.uniform(18, 34), 0.3 * min(quad_sides_m(quad)))
         cx, cy = between(door, quad_center(quad), min(0.9, (size + 8) / 60))
         right, up = (math.cos(angle), math.sin(angle)), (-math.sin(angle), math.cos(angle))
 
@@ -238,9 +251,9 @@ class Planner:
         corners = [place(u * size, v * size * 0.8) for u, v in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
         self.plan.patches.append(Patch(self.bend(np.array(corners)), "farmyard"))
         self.plan.lines.append(Line(self.bend_path((cx, cy), door), "track", 3.0))
-        for k in range(int(rng.integers(2, 6))):
+        for k in range(int(rng.integers(2, 3 + int(size / 8)))):
             u, v = rng.uniform(-0.8, 0.8, 2) * size
-            length, width = rng.uniform(9, 32), rng.uniform(7, 14)
+            length, width = rng.uniform(9, 12 + 0.6 * size), rng.uniform(6, 7 + 0.2 * size)
             turned = angle + (math.pi / 2 if rng.random() < 0.4 else 0)
             self.build(place(u, v), turned, length, width, rng.uniform(4, 8), k % 4 != 3)
         for _ in range(int(rng.integers(2, 12))):
@@ -260,3 +273,18 @@ class Planner:
         self.plan.buildings.append(
             Building(place, turned, float(length), float(width), float(height), ridge, roof)
         )
+        if not ridge and length * width > 150:
+            self._roof_units(place, turned, length, width, height)
+
+    def _roof_units(
+        self, place: Point, angle: float, length: float, width: float, height: float
+    ) -> None:
+        """Put lift heads, skylights and air handlers on a large flat roof."""
+        rng, (c, s) = self.rng, (math.cos(angle), math.sin(angle))
+        for _ in range(int(rng.integers(2, 4 + int(length * width / 250)))):
+            u, v = rng.uniform(-0.42, 0.42) * length, rng.uniform(-0.4, 0.4) * width
+            spot = (place[0] + c * u - s * v, place[1] + s * u + c * v)
+            long_m, wide_m, tall_m = rng.uniform(1.2, 5), rng.uniform(1.0, 3), rng.uniform(0.3, 2.5)
+            paint = ("dark", "white", "metal", "blue")[int(rng.integers(4))]
+            unit = Building(spot, angle, long_m, wide_m, height + tall_m, False, paint, True)
+            self.plan.buildings.append(unit)

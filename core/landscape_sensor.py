@@ -12,7 +12,7 @@ import numpy.typing as npt
 from .landscape_noise import Float32, rng_for
 
 # Middle of the day in temperate latitudes: lowest and highest sun, degrees.
-_ELEVATION_DEG = {"spring": (35, 55), "summer": (42, 66), "autumn": (26, 44), "winter": (16, 30)}
+_ELEVATION_DEG = {"spring": (35, 55), "summer": (42, 66), "autumn": (26, 44), "winter": (20, 33)}
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def draw_light(light_seed: int, season: str) -> Light:
         elevation_rad=math.radians(elevation),
         direct=float(rng.uniform(0.1, 0.2) if overcast else rng.uniform(0.5, 0.68)),
         rgb=(1 + warm, 1.0, 1 - warm + rng.normal(0, 0.015)),
-        haze=float(abs(rng.normal(0, 0.05))),
+        haze=0.05 + float(abs(rng.normal(0, 0.04))),
     )
 
 
@@ -75,18 +75,20 @@ class Sensor:
 
 
 SENSORS: dict[str, Sensor] = {
-    "a": Sensor(),
-    "b": Sensor(1.25, (1.05, 1.0, 0.92), 0.92, 1.15, 0, 0.5, 0.6, 3.0),
+    "a": Sensor(0.75, (1.0, 1.0, 1.03), 0.95, 1.08),
+    "b": Sensor(1.0, (1.05, 1.0, 0.92), 0.92, 1.15, 0, 0.5, 0.6, 3.0),
     "c": Sensor(0.7, (0.95, 1.0, 1.08), 0.9, 0.85, 10, 0.9, 0.0, 2.0),
     "d": Sensor(0.12, (1.0, 1.0, 1.0), 1.05, 1.1, 0, 0.7, 0.3, 4.0),
-    "e": Sensor(1.1, (0.94, 1.02, 1.0), 1.15, 1.2, -8, 0.5, 1.0, 2.0),
+    "e": Sensor(0.95, (0.94, 1.02, 1.0), 1.15, 1.2, -8, 0.5, 1.0, 2.0),
     "f": Sensor(0.85, (1.08, 1.0, 0.95), 0.8, 0.9, 6, 1.2, 0.5, 5.0),
     "g": Sensor(0.9, (0.9, 1.02, 1.1), 1.0, 1.3, -4, 0.8, 0.2, 3.0),
-    "h": Sensor(1.4, (1.0, 1.04, 0.96), 1.1, 1.0, 4, 0.6, 0.8, 6.0),
+    "h": Sensor(1.15, (1.0, 1.04, 0.96), 1.1, 1.0, 4, 0.6, 0.8, 6.0),
 }
 
 
-def expose(scene: Float32, sensor: Sensor, haze: float, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+def expose(
+    scene: Float32, sensor: Sensor, haze: float, rng: np.random.Generator
+) -> npt.NDArray[np.uint8]:
     """Return what a sensor delivers of a scene (H, W, 3) float32, which is overwritten."""
     if haze > 0:
         scene *= np.float32(1 - haze)
@@ -103,13 +105,13 @@ def expose(scene: Float32, sensor: Sensor, haze: float, rng: np.random.Generator
     for channel in range(3):
         scene[..., channel] += noise
     picture = cv2.convertScaleAbs(np.maximum(scene, 0, out=scene))
-    return cv2.LUT(picture, _tone_curve(sensor))
+    return np.asarray(cv2.LUT(picture, _tone_curve(sensor)), np.uint8)
 
 
 def _colour_matrix(sensor: Sensor) -> npt.NDArray[np.float32]:
     grey = np.tile([0.299, 0.587, 0.114], (3, 1))
     mixed = grey + sensor.saturation * (np.eye(3) - grey)
-    return (np.diag(sensor.rgb) @ mixed).astype(np.float32)
+    return np.asarray(np.diag(sensor.rgb) @ mixed, np.float32)
 
 
 def _tone_curve(sensor: Sensor) -> npt.NDArray[np.uint8]:

@@ -114,59 +114,75 @@ _TEMPERATE = ("wheat", "wheat", "barley", "rapeseed", "maize", "beet", "alfalfa"
 _ROOFS_RED = ("red", "red", "red", "brown", "grey", "dark")
 _ROOFS_GREY = ("grey", "grey", "dark", "brown", "white", "brown")
 
-_ARCHETYPES: dict[str, dict[str, object]] = {
+_ARCHETYPES: dict[str, dict[str, tuple[float, float]]] = {
     "plains": {
         "warp_m": (0, 12), "field_m2": (4e4, 2.2e5), "skew": (0.0, 0.03), "strip": (1.6, 2.5),
         "lane_m2": (4e5, 1.2e6), "track_m2": (2e5, 6e5), "hedge": (0.0, 0.2), "town": (0.02, 0.12),
         "wood": (0.0, 0.08), "trees_ha": (0.05, 0.5), "pivot": (0.0, 0.35), "dry": (0.1, 0.6),
         "pasture": (0.05, 0.25), "pond": (0.02, 0.12), "relief": (0.05, 0.4), "farm": (0.05, 0.15),
-        "soils": ("brown", "grey", "dark", "sand"), "roofs": _ROOFS_GREY,
-        "crops": ("maize", "maize", "beet", "beet", "wheat", "alfalfa", "fallow"),
     },
     "patchwork": {
         "hedge": (0.3, 0.8), "warp_m": (40, 110), "field_m2": (6e3, 3e4), "skew": (0.08, 0.2),
         "town": (0.04, 0.25), "wood": (0.08, 0.25),
-        "soils": ("brown", "dark", "grey"), "roofs": _ROOFS_RED, "crops": _TEMPERATE,
     },
     "strips": {
         "strip": (5, 12), "field_m2": (4e3, 1.5e4), "warp_m": (20, 70), "skew": (0.02, 0.08),
         "hedge": (0.02, 0.2), "wood": (0.05, 0.2), "lane_m2": (2e5, 6e5),
-        "soils": ("brown", "grey", "dark"), "roofs": _ROOFS_RED, "crops": _TEMPERATE,
     },
     "suburb": {
         "town": (0.6, 0.95), "warp_m": (20, 90), "industry": (0.08, 0.3), "plot_m": (15, 28),
         "hedge": (0.2, 0.5), "highway": (0.5, 0.9), "pool": (0.0, 0.3),
-        "soils": ("brown", "grey"), "roofs": _ROOFS_GREY, "crops": _TEMPERATE,
     },
     "savanna": {
         "dry": (0.65, 1.0), "scrub": (0.45, 0.85), "trees_ha": (4, 25), "wood": (0.0, 0.08),
         "warp_m": (40, 120), "field_m2": (1e4, 1e5), "hedge": (0.0, 0.1), "town": (0.01, 0.1),
         "relief": (0.6, 1.6), "patchy": (0.8, 1.4), "crown_m": (3.5, 6), "plot_m": (18, 32),
         "river_m": (6, 25), "conifer": (0.4, 0.9), "pasture": (0.2, 0.6),
-        "soils": ("red", "sand", "grey"), "roofs": ("white", "grey", "brown", "metal"),
-        "crops": ("fallow", "fallow", "wheat", "sunflower", "maize"),
     },
     "forest": {
         "wood": (0.45, 0.8), "wood_field": (0.1, 0.3), "conifer": (0.3, 0.9), "relief": (0.4, 1.2),
         "town": (0.01, 0.08), "field_m2": (8e3, 5e4), "warp_m": (50, 120), "scrub": (0.02, 0.15),
         "lane_m2": (5e5, 1.5e6), "track_m2": (8e4, 2e5), "crown_m": (4.5, 8.5),
-        "soils": ("brown", "dark"), "roofs": _ROOFS_GREY, "crops": _TEMPERATE,
     },
     "mediterranean": {
         "dry": (0.4, 0.8), "orchard": (0.2, 0.5), "field_m2": (4e3, 2e4), "town": (0.05, 0.3),
         "scrub": (0.05, 0.25), "warp_m": (40, 110), "skew": (0.1, 0.22), "relief": (0.4, 1.2),
         "pool": (0.05, 0.3), "crown_m": (4, 6), "conifer": (0.4, 0.8), "patchy": (0.7, 1.3),
-        "soils": ("red", "sand", "grey", "brown"), "roofs": ("red", "red", "red", "white", "brown"),
-        "crops": ("wheat", "vineyard", "vineyard", "sunflower", "fallow", "alfalfa"),
     },
     "smallholder": {
         "field_m2": (9e2, 4e3), "strip": (2, 5), "lane_m2": (1e5, 3e5), "track_m2": (1.5e4, 5e4),
         "warp_m": (15, 90), "hedge": (0.02, 0.15), "town": (0.1, 0.4), "plot_m": (10, 17),
         "wood": (0.02, 0.2), "dry": (0.0, 0.5), "pond": (0.02, 0.06), "pasture": (0.02, 0.1),
-        "soils": ("red", "brown", "sand"), "roofs": ("metal", "blue", "red", "grey", "white"),
-        "crops": ("rice", "rice", "rice", "maize", "vegetables", "fallow", "beet"),
     },
 }  # fmt: skip
+
+# Soils, roofs and crops of each archetype; what is common is repeated.
+_KITS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
+    "plains": (
+        ("brown", "grey", "dark", "sand"),
+        _ROOFS_GREY,
+        ("maize", "maize", "beet", "beet", "wheat", "alfalfa", "fallow"),
+    ),
+    "patchwork": (("brown", "dark", "grey"), _ROOFS_RED, _TEMPERATE),
+    "strips": (("brown", "grey", "dark"), _ROOFS_RED, _TEMPERATE),
+    "suburb": (("brown", "grey"), _ROOFS_GREY, _TEMPERATE),
+    "savanna": (
+        ("red", "sand", "grey"),
+        ("white", "grey", "brown", "metal"),
+        ("fallow", "fallow", "wheat", "sunflower", "maize"),
+    ),
+    "forest": (("brown", "dark"), _ROOFS_GREY, _TEMPERATE),
+    "mediterranean": (
+        ("red", "sand", "grey", "brown"),
+        ("red", "red", "red", "white", "brown"),
+        ("wheat", "vineyard", "vineyard", "sunflower", "fallow", "alfalfa"),
+    ),
+    "smallholder": (
+        ("red", "brown", "sand"),
+        ("metal", "blue", "red", "grey", "white"),
+        ("rice", "rice", "rice", "maize", "vegetables", "fallow", "beet"),
+    ),
+}
 
 
 def draw_style(seed: int) -> Style:
@@ -179,12 +195,11 @@ def draw_style(seed: int) -> Style:
     if name == "plains" and rng.random() < 0.6:
         values["theta_rad"] = float(rng.normal(0, 0.01))  # surveyed along the meridians
     for key, common in _COMMON.items():
-        low, high = own.get(key, common)  # type: ignore[misc]
-        values[key] = _draw(rng, float(low), float(high))
-    soils = own["soils"]
-    base = np.array(_SOILS[soils[int(rng.integers(len(soils)))]])  # type: ignore[index, arg-type]
+        values[key] = _draw(rng, *own.get(key, common))
+    soils, roofs, crops = _KITS[name]
+    base = np.array(_SOILS[soils[int(rng.integers(len(soils)))]])
     soil = base * rng.uniform(0.88, 1.1) * rng.uniform(0.95, 1.05, 3)
-    values |= {"soil": tuple(map(float, soil)), "crops": own["crops"], "roofs": own["roofs"]}
+    values |= {"soil": tuple(map(float, soil)), "crops": crops, "roofs": roofs}
     assert set(values) == {field.name for field in dataclasses.fields(Style)}
     return Style(**values)  # type: ignore[arg-type]
 

@@ -108,12 +108,14 @@ def _house_plot(
     if yard[0] < style.pool:
         a, b = 4 / local.length_m, (back - front) * 2.2 / depth_m
         middle = front + (back - front) * 0.78
-        _patch(planner, local.box(u - 1.4 * a, middle - 2 * b, u + 1.4 * a, middle + 2 * b), "patio")
+        _patch(
+            planner, local.box(u - 1.4 * a, middle - 2 * b, u + 1.4 * a, middle + 2 * b), "patio"
+        )
         _patch(planner, local.box(u - a, middle - b, u + a, middle + b), "pool")
     elif yard[1] < 0.4:
         spot = local.at(u0 + (u1 - u0) * yard[2], front + (back - front) * (0.75 + 0.2 * yard[3]))
         planner.build(spot, local.angle, 3 + 4 * yard[4], 2.5 + 2 * yard[5], 2.5, False)
-    for _ in range(int(rng.poisson((0.4 + 2.5 * style.hedge) * (1 - 0.5 * style.dry)))):
+    for _ in range(int(rng.poisson((0.8 + 3 * style.hedge) * (1 - 0.5 * style.dry)))):
         spot = local.at(rng.uniform(u0, u1), front + (back - front) * rng.uniform(0, 1))
         _tree(planner, spot, rng.uniform(0.35, 1.2))
 
@@ -160,7 +162,9 @@ def _park(planner: Planner, quad: Quad) -> None:
     rng, local = planner.rng, _Local(quad)
     _parcel(planner, local, local.box(0, 0, 1, 1), "lawn")
     if rng.random() < 0.5:
-        _patch(planner, local.box(0.12, 0.15, 0.88, 0.85), "pitch" if rng.random() < 0.7 else "court")
+        _patch(
+            planner, local.box(0.12, 0.15, 0.88, 0.85), "pitch" if rng.random() < 0.7 else "court"
+        )
         return
     for _ in range(int(rng.integers(1, 4))):
         ends = [local.at(rng.random(), 0), local.at(rng.random(), 0.5), local.at(rng.random(), 1)]

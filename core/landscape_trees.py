@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 import cv2
 import numpy as np
 
-from .landscape_noise import Floats, rng_for
+from .landscape_noise import Floats, SmoothField, rng_for
 from .landscape_parts import Parcel
 from .landscape_world import (
-    CROWN_M, COURT, LANE, MAIN, MARK, PARCEL, PARKING, PAVED, PITCH, POOL, STREET, TRACK, WATER,
-    WOOD, YARD, Canvas,
+    COURT,
+    CROWN_M,
+    LANE,
+    MAIN,
+    MARK,
+    PARCEL,
+    PARKING,
+    PAVED,
+    PITCH,
+    POOL,
+    STREET,
+    TRACK,
+    WATER,
+    WOOD,
+    YARD,
+    Canvas,
+    Ints,
+    first_conifer_tone,
 )  # fmt: skip
 
 _BLOCKED = [WATER, MAIN, STREET, LANE, MARK, PARKING, PITCH, COURT, POOL, TRACK, PAVED, YARD]
@@ -49,7 +66,8 @@ def _keep(canvas: Canvas, trees: Floats, forbidden: list[int]) -> Floats:
     if not len(trees):
         return trees
     free = ~np.isin(canvas.at(canvas.surface, trees[:, :2]), forbidden)
-    return trees[free & (canvas.at(canvas.building, trees[:, :2]) <= 0)]
+    kept: Floats = trees[free & (canvas.at(canvas.building, trees[:, :2]) <= 0)]
+    return kept
 
 
 def _woods(canvas: Canvas) -> Floats:
@@ -58,7 +76,8 @@ def _woods(canvas: Canvas) -> Floats:
     draw = trees[:, 2]
     gap = draw < 0.08 + 0.25 * canvas.style.dry
     trees[:, 2] = canvas.style.crown_m * (0.6 + 0.75 * draw)
-    return trees[~gap]
+    kept: Floats = trees[~gap]
+    return kept
 
 
 def _singles(canvas: Canvas, open_parcels: list[int]) -> Floats:
@@ -89,7 +108,22 @@ def _orchard(canvas: Canvas, number: int, parcel: Parcel) -> Floats:
     size = min(across, along) * rng.uniform(0.55, 0.85) * rng.uniform(0.8, 1.1, len(east))
     trees = np.stack([east, north, size], axis=1)
     trees = trees[rng.random(len(trees)) < 0.95]
-    return trees[canvas.at(canvas.surface, trees[:, :2]) == PARCEL + number]
+    kept: Floats = trees[canvas.at(canvas.surface, trees[:, :2]) == PARCEL + number]
+    return kept
+
+
+def _tones(canvas: Canvas, trees: Floats) -> Ints:
+    """Draw broadleaf or conifer for each tree; kinds stand together."""
+    style = canvas.style
+    stands = SmoothField(canvas.seed, "stands", canvas.size_m / 2 + 60, 120)
+    rng = rng_for(canvas.seed, "tones")
+    mixed = 0.85 * stands.at(trees[:, :2]) + 0.53 * rng.standard_normal(len(trees))
+    share = min(max(style.conifer, 1e-3), 1 - 1e-3)
+    conifer = mixed > NormalDist().inv_cdf(1 - share)
+    first, draw = first_conifer_tone(style), rng.random(len(trees))
+    evergreen = first + draw * (256 - first)
+    broadleaf = 1 + draw * max(first - 1, 0)
+    return np.where(conifer, evergreen, broadleaf).clip(1, 255).astype(np.int32)
 
 
 def _draw_crowns(canvas: Canvas, trees: Floats) -> None:
@@ -98,7 +132,7 @@ def _draw_crowns(canvas: Canvas, trees: Floats) -> None:
     trees = trees[(np.abs(trees[:, :2]) < half).all(axis=1)]
     rng = rng_for(canvas.seed, "crowns")
     height = trees[:, 2] * rng.uniform(0.9, 1.5, len(trees)) + 1
-    tone = rng.integers(1, 256, len(trees))
+    tone = _tones(canvas, trees)
     order = np.argsort(height, kind="stable")
     centers = np.round(canvas.pixels(trees[:, :2]) * (1 << _SHIFT)).astype(int)
     radii = trees[:, 2] / 2 / canvas.gsd_m * (1 << _SHIFT)

@@ -31,7 +31,8 @@ _LINE_SURFACE = {
     "main": MAIN, "lane": LANE, "street": STREET, "track": TRACK, "path": PATH,
     "hedge": VERGE, "baulk": VERGE, "ditch": DITCH,
 }  # fmt: skip
-_LINE_ORDER = ("baulk", "ditch", "hedge", "path", "track", "street", "lane", "main")
+_FORDED = ("baulk", "ditch", "hedge", "path", "track")  # end at a river
+_BRIDGED = ("street", "lane", "main")
 _PATCH_SURFACE = {
     "pond": WATER, "farmyard": YARD, "drive": PAVED, "parking": PARKING, "lawn": VERGE,
     "patio": PAVED, "pool": POOL, "pitch": PITCH, "court": COURT,
@@ -143,20 +144,29 @@ def lay_ground(canvas: Canvas) -> None:
     wild &= ~town[canvas.parcel]
     wild |= wooded[canvas.parcel]
     canvas.surface[wild] = WOOD
-    _river(canvas)
+    _lines(canvas, _FORDED)
     for patch in plan.patches:
         if patch.kind == "pond":
             canvas.fill(canvas.surface, patch.outline, WATER)
-    for kind in _LINE_ORDER:
-        for line in plan.lines:
-            if line.kind == kind:
-                if kind in ("main", "lane"):
-                    canvas.stroke(line.points, VERGE, line.width_m + 4)
-                canvas.stroke(line.points, _LINE_SURFACE[kind], line.width_m)
+    _river(canvas)
+    _lines(canvas, _BRIDGED)
     _highway(canvas)
     for patch in plan.patches:
         if patch.kind != "pond":
             canvas.fill(canvas.surface, patch.outline, _PATCH_SURFACE[patch.kind])
+
+
+def _lines(canvas: Canvas, kinds: tuple[str, ...]) -> None:
+    """Draw the plan's lines of some kinds, the borders of roads below all roads."""
+    for kind in kinds:
+        border = PAVED if kind == "street" else VERGE
+        for line in canvas.plan.lines:
+            if line.kind == kind and kind in _BRIDGED:
+                canvas.stroke(line.points, border, line.width_m + 3.5)
+    for kind in kinds:
+        for line in canvas.plan.lines:
+            if line.kind == kind:
+                canvas.stroke(line.points, _LINE_SURFACE[kind], line.width_m)
 
 
 def border_distance(parcel: Ints, gsd_m: float) -> Bytes:
@@ -165,7 +175,8 @@ def border_distance(parcel: Ints, gsd_m: float) -> Bytes:
     inside[:, 1:][parcel[:, 1:] != parcel[:, :-1]] = 0
     inside[1:][parcel[1:] != parcel[:-1]] = 0
     distance = cv2.distanceTransform(inside, cv2.DIST_L2, 3)
-    return cv2.convertScaleAbs(np.minimum(distance, 255 / gsd_m), alpha=gsd_m)
+    metres = cv2.convertScaleAbs(np.minimum(distance, 255 / gsd_m), alpha=gsd_m)
+    return np.asarray(metres, np.uint8)
 
 
 def _winding_path(canvas: Canvas, tag: str, bend: float, wave_m: float) -> Floats:
@@ -174,7 +185,7 @@ def _winding_path(canvas: Canvas, tag: str, bend: float, wave_m: float) -> Float
     half = canvas.size_m / 2
     heading = rng.uniform(0, 2 * math.pi)
     offset = rng.uniform(-0.6, 0.6) * half
-    along = np.arange(-1.6 * half - 100, 1.6 * half + 100, 8.0)
+    along = np.arange(-1.6 * half - 100, 1.6 * half + 100, 2.0)
     across = np.full(len(along), offset)
     for k in range(4):
         wave = wave_m / 1.7**k * rng.uniform(0.7, 1.4)
@@ -190,16 +201,18 @@ def _river(canvas: Canvas) -> None:
         return
     path = _winding_path(canvas, "river", rng.uniform(0.05, 0.16), rng.uniform(250, 900))
     bank = SAND if style.dry > 0.5 else VERGE
-    swell = 1 + 0.3 * np.sin(np.arange(len(path)) / rng.uniform(4, 12) + rng.uniform(0, 6))
-    for start in range(0, len(path) - 4, 4):
-        width = style.river_m * swell[start]
-        canvas.stroke(path[start : start + 6], bank, width + rng.uniform(4, 14))
-    for start in range(0, len(path) - 4, 4):
-        canvas.stroke(path[start : start + 6], WATER, style.river_m * swell[start])
+    swell = 1 + 0.3 * np.sin(np.arange(len(path)) / rng.uniform(16, 48) + rng.uniform(0, 6))
+    beach = rng.uniform(2, 7) * (1 + np.sin(np.arange(len(path)) / 15 + rng.uniform(0, 6)))
+    half_m = style.river_m * swell / 2
+    for surface, radius in ((bank, half_m + beach), (WATER, half_m)):
+        centers = np.round(canvas.pixels(path) * (1 << _FIXED_BITS)).astype(int)
+        sizes = np.round(radius / canvas.gsd_m * (1 << _FIXED_BITS)).astype(int)
+        for center, size in zip(centers.tolist(), sizes.tolist(), strict=True):
+            cv2.circle(canvas.surface, center, size, surface, -1, cv2.LINE_8, _FIXED_BITS)
     steps = np.gradient(path, axis=0)
     normal = np.stack([-steps[:, 1], steps[:, 0]], axis=1) / np.hypot(*steps.T)[:, None]
     for side in (-1, 1):
-        keep = rng.random(len(path)) < 0.6 * (1 - 0.5 * style.dry)
+        keep = rng.random(len(path)) < 0.15 * (1 - 0.5 * style.dry)
         aside = style.river_m * 0.5 * swell + rng.uniform(4, 14, len(path))
         places = path + side * normal * aside[:, None]
         sizes = style.crown_m * rng.uniform(0.5, 1.3, len(path))
@@ -226,37 +239,9 @@ def _highway(canvas: Canvas) -> None:
         canvas.stroke(path, MARK, 0.3)
 
 
-def put_up_buildings(canvas: Canvas) -> tuple[Building, ...]:
-    """Draw the buildings that do not stand in a road or in water; return them."""
-    blocked = [WATER, MAIN, STREET, LANE, MARK, WOOD]
-    standing = []
-    for building in canvas.plan.buildings:
-        corners = building_corners(building)
-        if np.isin(canvas.at(canvas.surface, [*corners, building.center]), blocked).any():
-            continue
-        if max(abs(building.center[0]), abs(building.center[1])) > canvas.size_m / 2 + 60:
-            continue
-        standing.append(building)
-        canvas.fill(canvas.building, corners, len(standing))
-        canvas.fill(canvas.aspect, corners, 0)
-        if building.ridge:
-            p, q, r, s = corners
-            ridge = ((p + s) / 2, (q + r) / 2)
-            faces = ((p, q, ridge[1], ridge[0], -1), (ridge[0], ridge[1], r, s, 1))
-            for a, b, c, d, side in faces:
-                azimuth = math.pi / 2 - (building.angle_rad + side * math.pi / 2)
-                code = 1 + int(254 * ((azimuth / (2 * math.pi)) % 1))
-                canvas.fill(canvas.aspect, [a, b, c, d], code)
-    return tuple(standing)
-
-
-def building_corners(building: Building) -> Floats:
-    """Return the four corners (4, 2), counter-clockwise, the first side along the length."""
-    c, s = math.cos(building.angle_rad), math.sin(building.angle_rad)
-    half = np.array([building.length_m, building.width_m]) / 2
-    box = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * half
-    corners: Floats = box @ np.array([[c, s], [-s, c]]) + building.center
-    return corners
+def first_conifer_tone(style: Style) -> int:
+    """Return the least tone of evergreens; tones 1 to 255 are spread evenly."""
+    return 256 - int(255 * style.conifer)
 
 
 def coarse_slope(canvas: Canvas) -> Float32:
@@ -275,35 +260,3 @@ def texture(canvas: Canvas) -> tuple[Bytes, Bytes]:
     soil = to_byte(canvas.noise("soil", 160, 6, 0.62))
     fine = to_byte(canvas.noise("fine", 9, 5, 0.85))
     return soil, fine
-
-
-def parked_cars(canvas: Canvas) -> Floats:
-    """Return columns, rows and directions of parking places and of places along streets."""
-    places = []
-    for patch in canvas.plan.patches:
-        if patch.kind != "parking" or len(patch.outline) != 4:
-            continue
-        p, q, _, s = patch.outline
-        length, depth = math.dist(p, q), math.dist(p, s)
-        if min(length, depth) < 4 or not np.abs(patch.outline).max() < canvas.size_m:
-            continue
-        along, across = (q - p) / length, (s - p) / depth
-        angle = math.atan2(across[1], across[0])
-        rows = np.arange(3.0, depth - 2, 8.0)
-        for u in np.arange(1.5, length - 1, 2.7):
-            places += [(*(p + along * u + across * v), angle) for v in rows]
-    rng = rng_for(canvas.seed, "street-cars")
-    for line in canvas.plan.lines:
-        if line.kind not in ("street", "lane", "main"):
-            continue
-        for start, end in zip(line.points[:-1], line.points[1:], strict=True):
-            step = end - start
-            length = math.hypot(*step)
-            aside = np.array([step[1], -step[0]]) / max(length, 0.1) * line.width_m * 0.27
-            share, chance = rng.random(2)
-            if chance < 0.25:
-                places.append((*(start + step * share + aside), math.atan2(step[1], step[0])))
-    found = np.array(places, np.float64).reshape(-1, 3)
-    found[:, :2] = canvas.pixels(found[:, :2])
-    inside = ((found[:, :2] > -8) & (found[:, :2] < canvas.side_px + 8)).all(axis=1)
-    return found[inside]

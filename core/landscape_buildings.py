@@ -1,0 +1,82 @@
+"""Buildings of a procedural landscape on the ground, and where cars stand between them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .landscape_noise import Floats, rng_for
+from .landscape_parts import Building
+from .landscape_world import LANE, MAIN, MARK, STREET, WATER, WOOD, Canvas
+
+
+def put_up_buildings(canvas: Canvas) -> tuple[Building, ...]:
+    """Draw the buildings that do not stand in a road or in water; return them."""
+    blocked = [WATER, MAIN, STREET, LANE, MARK, WOOD]
+    standing: list[Building] = []
+    carried = False
+    for building in canvas.plan.buildings:
+        corners = building_corners(building)
+        if building.on_roof:
+            if not carried:
+                continue
+        else:
+            far = max(abs(building.center[0]), abs(building.center[1])) > canvas.size_m / 2 + 60
+            ground = canvas.at(canvas.surface, [*corners, building.center])
+            carried = not far and not np.isin(ground, blocked).any()
+            if not carried:
+                continue
+        standing.append(building)
+        canvas.fill(canvas.building, corners, len(standing))
+        canvas.fill(canvas.aspect, corners, 0)
+        if building.ridge:
+            p, q, r, s = corners
+            ridge = ((p + s) / 2, (q + r) / 2)
+            faces = ((p, q, ridge[1], ridge[0], -1), (ridge[0], ridge[1], r, s, 1))
+            for a, b, c, d, side in faces:
+                azimuth = math.pi / 2 - (building.angle_rad + side * math.pi / 2)
+                code = 1 + int(254 * ((azimuth / (2 * math.pi)) % 1))
+                canvas.fill(canvas.aspect, [a, b, c, d], code)
+    return tuple(standing)
+
+
+def building_corners(building: Building) -> Floats:
+    """Return the four corners (4, 2), counter-clockwise, the first side along the length."""
+    c, s = math.cos(building.angle_rad), math.sin(building.angle_rad)
+    half = np.array([building.length_m, building.width_m]) / 2
+    box = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * half
+    corners: Floats = box @ np.array([[c, s], [-s, c]]) + building.center
+    return corners
+
+
+def parked_cars(canvas: Canvas) -> Floats:
+    """Return columns, rows and directions of parking places and of places along streets."""
+    places = []
+    for patch in canvas.plan.patches:
+        if patch.kind != "parking" or len(patch.outline) != 4:
+            continue
+        p, q, _, s = patch.outline
+        length, depth = math.dist(p, q), math.dist(p, s)
+        if min(length, depth) < 4 or not np.abs(patch.outline).max() < canvas.size_m:
+            continue
+        along, across = (q - p) / length, (s - p) / depth
+        angle = math.atan2(across[1], across[0])
+        rows = np.arange(3.0, depth - 2, 8.0)
+        for u in np.arange(1.5, length - 1, 2.7):
+            places += [(*(p + along * u + across * v), angle) for v in rows]
+    rng = rng_for(canvas.seed, "street-cars")
+    for line in canvas.plan.lines:
+        if line.kind not in ("street", "lane", "main"):
+            continue
+        for start, end in zip(line.points[:-1], line.points[1:], strict=True):
+            step = end - start
+            length = math.hypot(*step)
+            aside = np.array([step[1], -step[0]]) / max(length, 0.1) * line.width_m * 0.27
+            share, chance = rng.random(2)
+            if chance < 0.25:
+                places.append((*(start + step * share + aside), math.atan2(step[1], step[0])))
+    found = np.array(places, np.float64).reshape(-1, 3)
+    found[:, :2] = canvas.pixels(found[:, :2])
+    inside = ((found[:, :2] > -8) & (found[:, :2] < canvas.side_px + 8)).all(axis=1)
+    return found[inside]

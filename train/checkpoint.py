@@ -47,7 +47,9 @@ def load_checkpoint(path: Path) -> tuple[Encoder, EncoderSpec]:
     """
     tensors, metadata = _load(path)
     if SPEC_KEY not in metadata:
-        raise InputError(f"{path}: a safetensors file without an encoder spec; train with s4g-train")
+        raise InputError(
+            f"{path}: a safetensors file without an encoder spec; train with s4g-train"
+        )
     spec = EncoderSpec.from_json(metadata[SPEC_KEY], str(path))
     encoder = Encoder(ModelConfig(spec.backbone, spec.input_px, spec.embedding_dim))
     try:
@@ -103,6 +105,7 @@ def _load(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         raise InputError(f"{path}: no such checkpoint")
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+            names = list(file.keys())
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except SafetensorError as error:
         raise IntegrityError(f"{path}: not a safetensors checkpoint ({error})") from None

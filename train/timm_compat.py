@@ -19,7 +19,7 @@ _library: list[torch.library.Library] = []  # a schema lives as long as its libr
 def import_timm() -> Any:
     """Return the timm module."""
     try:
-        import torchvision  # noqa: F401
+        import torchvision
     except RuntimeError as error:
         if "operator torchvision::" not in str(error):
             raise

@@ -1,0 +1,194 @@
+"""Validation on held-out places: does a drone's view find its tile among all of a region?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from .grounds import Ground
+from .model import Encoder, normalise
+from .pairs import footprint_range_m
+from .recipe import Recipe
+from .views import Place, cut_patch, drone_geometry, photometric, tile_geometry
+
+Floats = npt.NDArray[np.float32]
+Images = npt.NDArray[np.uint8]
+
+_STRIDE = 0.25  # of the footprint, as packs are built
+_QUERIES = 40  # per ground
+_MAX_TILES = 400  # per ground: larger lattices get a larger footprint
+_MAX_GROUNDS = 8  # per source of the recipe
+_VALID_SHARE = 0.97
+_SEED = 20230
+_BATCH = 64
+# A retrieved tile is right when its centre lies within this many footprints of the true place ...
+HIT_FOOTPRINTS = 0.5
+# ... and carries the probability that calibrates the temperature within this many.
+_CALIBRATION_FOOTPRINTS = 0.35
+_TEMPERATURES = np.geomspace(0.005, 0.5, 60)
+
+
+@dataclass(frozen=True)
+class ValidationRegion:
+    """A gallery of tiles and the drone views to be found in it; places in footprints.
+
+    Attributes:
+        name: the ground's name.
+        source: index of the recipe's [[ground]] entry.
+        footprint_m: side of the tiles.
+        tiles: (N, S, S, 3) uint8.
+        tile_xy: (N, 2) centres of the tiles.
+        queries: (Q, S, S, 3) uint8.
+        query_xy: (Q, 2) true centres of the queries.
+    """
+
+    name: str
+    source: int
+    footprint_m: float
+    tiles: Images
+    tile_xy: Floats
+    queries: Images
+    query_xy: Floats
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Figures of a validation.
+
+    Attributes:
+        recall: recall at 1, 5 and 10: a right tile among the first k.
+        median_error: median distance of the best tile from the true place, footprints.
+        temperature: softmax temperature under which scores are most likely.
+        by_region: recall at 1 for each region.
+    """
+
+    recall: dict[int, float]
+    median_error: float
+    temperature: float
+    by_region: dict[str, float]
+
+    def as_dict(self) -> dict[str, object]:
+        """Return plain values for JSON."""
+        return {
+            **{f"recall_at_{k}": round(v, 4) for k, v in self.recall.items()},
+            "median_error_footprints": round(self.median_error, 4),
+            "temperature": round(self.temperature, 5),
+            "recall_at_1_by_region": {k: round(v, 4) for k, v in self.by_region.items()},
+        }
+
+
+def validation_regions(grounds: list[Ground], recipe: Recipe) -> list[ValidationRegion]:
+    """Cut the galleries and queries of the held-out grounds; the same for the same recipe."""
+    regions = []
+    counts: dict[int, int] = {}
+    for ground in grounds:
+        if not ground.validates or counts.get(ground.source, 0) >= _MAX_GROUNDS:
+            continue
+        rng = np.random.default_rng((_SEED, len(regions)))
+        region = _region(ground, recipe, rng)
+        if region is not None:
+            counts[ground.source] = counts.get(ground.source, 0) + 1
+            regions.append(region)
+    return regions
+
+
+def _region(ground: Ground, recipe: Recipe, rng: np.random.Generator) -> ValidationRegion | None:
+    span = footprint_range_m(ground, recipe)
+    if span is None:
+        return None
+    width, height = ground.size_m
+    # The smallest footprint whose lattice has not more than _MAX_TILES.
+    footprint = max(span[0], math.sqrt(width * height / _MAX_TILES) / _STRIDE)
+    footprint = min(footprint, span[1])
+    size = recipe.model.input_px
+    axis_x = np.arange(footprint / 2, width - footprint / 2 + 1e-6, _STRIDE * footprint)
+    axis_y = np.arange(footprint / 2, height - footprint / 2 + 1e-6, _STRIDE * footprint)
+    centers = [
+        (float(x), float(y))
+        for y in axis_y
+        for x in axis_x
+        if ground.valid_share(float(x), float(y), footprint) >= _VALID_SHARE
+    ]
+    if len(centers) < 4:
+        return None
+    places = [Place(ground, x, y, footprint, 0.0, False) for x, y in centers]
+    tiles = np.stack([cut_patch(p, 0, tile_geometry(p, size), size) for p in places])
+    queries, truths = [], []
+    for _ in range(_QUERIES):
+        place = places[int(rng.integers(len(places)))]
+        geometry, (east, north) = drone_geometry(place, size, recipe.views, rng)
+        date = len(ground.dates) - 1
+        strength = recipe.views.photometric * (0.4 if date else 0.8)
+        queries.append(photometric(cut_patch(place, date, geometry, size), strength, rng))
+        truths.append((place.x_m + east * footprint, place.y_m - north * footprint))
+    return ValidationRegion(
+        ground.name,
+        ground.source,
+        footprint,
+        tiles,
+        np.asarray(centers, np.float32) / np.float32(footprint),
+        np.stack(queries),
+        np.asarray(truths, np.float32) / np.float32(footprint),
+    )
+
+
+def embed(
+    encoder: Encoder, images: Images, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Floats:
+    """Embed images (N, S, S, 3) uint8 in batches; return (N, D) float32."""
+    device = next(encoder.parameters()).device
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(images), _BATCH):
+            batch = torch.from_numpy(images[start : start + _BATCH]).to(device)
+            parts.append(encoder(normalise(batch, mean, std)).cpu().numpy())
+    return np.concatenate(parts)
+
+
+def validate(
+    regions: list[ValidationRegion], embed_images: Callable[[Images], Floats]
+) -> Validation:
+    """Search every query in its own region's gallery.
+
+    Args:
+        regions: from `validation_regions`.
+        embed_images: (N, S, S, 3) uint8 to (N, D) float32, L2-normalised.
+    """
+    hits: dict[int, list[npt.NDArray[np.bool_]]] = {1: [], 5: [], 10: []}
+    errors: list[Floats] = []
+    likelihoods: list[npt.NDArray[np.float64]] = []
+    by_region = {}
+    for region in regions:
+        scores = embed_images(region.queries) @ embed_images(region.tiles).T
+        distance = np.linalg.norm(region.query_xy[:, None] - region.tile_xy[None], axis=2)
+        order = np.argsort(-scores, axis=1)
+        ranked = np.take_along_axis(distance, order, axis=1)
+        for k, found in hits.items():
+            found.append((ranked[:, :k] <= HIT_FOOTPRINTS).any(axis=1))
+        errors.append(ranked[:, 0])
+        by_region[f"{region.name} @ {region.footprint_m:.0f} m"] = float(hits[1][-1].mean())
+        likelihoods.append(_log_likelihoods(scores, distance <= _CALIBRATION_FOOTPRINTS))
+    mean_likelihood = np.concatenate(likelihoods, axis=1).mean(axis=1)
+    return Validation(
+        {k: float(np.concatenate(found).mean()) for k, found in hits.items()},
+        float(np.median(np.concatenate(errors))),
+        float(_TEMPERATURES[int(mean_likelihood.argmax())]),
+        by_region,
+    )
+
+
+def _log_likelihoods(scores: Floats, near: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Return (T, Q): the log-probability of the near tiles at each candidate temperature."""
+    rows = near.any(axis=1)
+    scores, near = scores[rows], near[rows]
+    result = np.empty((len(_TEMPERATURES), len(scores)))
+    for i, temperature in enumerate(_TEMPERATURES):
+        logits = (scores - scores.max(axis=1, keepdims=True)) / temperature
+        weights = np.exp(logits)
+        result[i] = np.log((weights * near).sum(axis=1) / weights.sum(axis=1) + 1e-12)
+    return result

@@ -54,10 +54,9 @@ class OnnxEngine:
         options = ort.SessionOptions()
         options.log_severity_level = 3  # errors only: warnings go to stderr, which is the user's
         options.intra_op_num_threads = threads
+        providers = _providers(device, ort)
         try:
-            self._session = ort.InferenceSession(
-                path.read_bytes(), options, providers=_providers(device, ort)
-            )
+            self._session = ort.InferenceSession(path.read_bytes(), options, providers=providers)
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from None
         except Exception as error:

@@ -76,7 +76,10 @@ def encode_rgb(image: npt.NDArray[np.uint8], suffix: str, quality: int = 92) -> 
         ".webp": [cv2.IMWRITE_WEBP_QUALITY, quality],
         ".png": [cv2.IMWRITE_PNG_COMPRESSION, 6],
     }[suffix]
-    done, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), parameters)
+    try:
+        done, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), parameters)
+    except cv2.error:
+        done = False
     if not done:
         raise S4GError(f"cannot encode an image of shape {image.shape} as {suffix}")
     return data.tobytes()

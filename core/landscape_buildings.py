@@ -8,7 +8,9 @@ import numpy as np
 
 from .landscape_noise import Floats, rng_for
 from .landscape_parts import Building
-from .landscape_world import LANE, MAIN, MARK, STREET, WATER, WOOD, Canvas
+from .landscape_world import LANE, MAIN, MARK, PARKING, STREET, WATER, WOOD, Canvas
+
+_DRIVEN = (PARKING, STREET, LANE, MAIN)
 
 
 def put_up_buildings(canvas: Canvas) -> tuple[Building, ...]:
@@ -77,6 +79,8 @@ def parked_cars(canvas: Canvas) -> Floats:
             if chance < 0.25:
                 places.append((*(start + step * share + aside), math.atan2(step[1], step[0])))
     found = np.array(places, np.float64).reshape(-1, 3)
+    ground = canvas.at(canvas.surface, found[:, :2])
+    found = found[np.isin(ground, _DRIVEN) & (canvas.at(canvas.building, found[:, :2]) == 0)]
     found[:, :2] = canvas.pixels(found[:, :2])
     inside = ((found[:, :2] > -8) & (found[:, :2] < canvas.side_px + 8)).all(axis=1)
     return found[inside]

@@ -22,7 +22,7 @@ from .landscape_palette import CAR_COLOURS
 from .landscape_sensor import SENSORS, Light, draw_light, expose
 from .landscape_world import CROWN_M, SCRUB, VERGE, WOOD, Bytes, Ints, World
 
-_STRIP_ROWS = 128  # rows worked on at a time: bounds memory and stays in the cache
+_STRIP_PX = 1 << 17  # worked on at a time: bounds memory and stays in the cache
 _ROOF_PITCH_RAD = math.radians(32)
 _SHADE_RGB = np.array([0.90, 0.97, 1.12], np.float32)  # skylight is blue
 _SNOW_RGB = np.array([232, 236, 242], np.float32)
@@ -43,8 +43,9 @@ def render_scene(world: World, season: str, year: int, light_seed: int, sensor: 
     leaf, opacity = leaf_tables(world, season, year)
     snow = snow_cover(world, season, year, light_seed)
     scene = np.empty((*world.surface.shape, 3), np.float32)
-    for top in range(0, len(scene), _STRIP_ROWS):
-        cut = slice(top, top + _STRIP_ROWS)
+    rows = max(1, _STRIP_PX // scene.shape[1])
+    for top in range(0, len(scene), rows):
+        cut = slice(top, top + rows)
         strip = _ground(world, tables, surface[cut], cut, vigour[cut])
         _add_roofs(strip, world, roof_rgb, roof_m, cut)
         _add_crowns(strip, world, crown, leaf, opacity, cut)

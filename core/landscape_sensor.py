@@ -12,7 +12,7 @@ import numpy.typing as npt
 from .landscape_noise import Float32, rng_for
 
 # Middle of the day in temperate latitudes: lowest and highest sun, degrees.
-_ELEVATION_DEG = {"spring": (35, 55), "summer": (42, 66), "autumn": (26, 44), "winter": (20, 33)}
+_ELEVATION_DEG = {"spring": (35, 55), "summer": (42, 66), "autumn": (30, 46), "winter": (20, 33)}
 
 
 @dataclass(frozen=True)

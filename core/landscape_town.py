@@ -162,9 +162,9 @@ def _park(planner: Planner, quad: Quad) -> None:
     rng, local = planner.rng, _Local(quad)
     _parcel(planner, local, local.box(0, 0, 1, 1), "lawn")
     if rng.random() < 0.5:
-        _patch(
-            planner, local.box(0.12, 0.15, 0.88, 0.85), "pitch" if rng.random() < 0.7 else "court"
-        )
+        kind, long_m, wide_m = ("pitch", 100, 64) if rng.random() < 0.7 else ("court", 38, 20)
+        u, v = min(0.44, long_m / 2 / local.length_m), min(0.42, wide_m / 2 / local.depth_m)
+        _patch(planner, local.box(0.5 - u, 0.5 - v, 0.5 + u, 0.5 + v), kind)
         return
     for _ in range(int(rng.integers(1, 4))):
         ends = [local.at(rng.random(), 0), local.at(rng.random(), 0.5), local.at(rng.random(), 1)]

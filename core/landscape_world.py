@@ -152,7 +152,10 @@ def lay_ground(canvas: Canvas) -> None:
     _lines(canvas, _BRIDGED)
     _highway(canvas)
     for patch in plan.patches:
-        if patch.kind != "pond":
+        if patch.kind == "pond":
+            continue
+        places = np.concatenate([patch.outline, patch.outline.mean(axis=0, keepdims=True)])
+        if not np.isin(canvas.at(canvas.surface, places), (WATER, MAIN)).any():
             canvas.fill(canvas.surface, patch.outline, _PATCH_SURFACE[patch.kind])
 
 

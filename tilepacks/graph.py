@@ -107,20 +107,25 @@ def build_graph(vectors: Floats32, advance: Callable[[int], None] = lambda steps
         image = path.read_bytes()
     try:
         graph = _graph_from_image(image, count, dim)
-        graph.check()
     except (ValueError, struct.error, IndexError) as error:
         raise S4GError(f"hnswlib wrote an index of an unknown layout ({error})") from error
     return graph
 
 
 def assemble(graph: Graph, vectors: Floats32) -> Any:
-    """Return an `hnswlib.Index` (inner product) of a checked graph and its vectors (N, D).
+    """Return an `hnswlib.Index` (inner product) of a graph and its vectors (N, D) float32.
+
+    The only door to hnswlib's loader: the graph is checked here, whoever made it.
 
     Raises:
+        ValueError: the graph is impossible, or of another number of vectors.
         S4GError: hnswlib refuses the image.
     """
     import hnswlib
 
+    graph.check()
+    if len(graph.levels) != len(vectors):
+        raise ValueError("its graph is of another number of vectors")
     index = hnswlib.Index(space="ip", dim=vectors.shape[1])
     try:
         with memory_file(_image_from_graph(graph, vectors)) as path:

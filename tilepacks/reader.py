@@ -197,8 +197,6 @@ def _level(
     index = None
     if record.search.method == "graph":
         graph = decode_graph(_section(sections, prefix + "graph"))
-        if len(graph.levels) != record.vectors:
-            raise ValueError(f"section {prefix}graph is of another number of vectors")
         index = assemble(graph, dequantise(codes, scales))
     return LevelSearch(codes, scales, vector_of_tile, index, record.search.ef), cells
 

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import struct
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s4g.core.errors import InputError, IntegrityError
+from s4g.tilepacks.format import HEADER_BYTES, MAGIC, encode_container, read_container
+
+SECTIONS = {"first": b"abc" * 30, "empty": b"", "last": bytes(range(200))}
+DATA = b"".join(encode_container({"hello": [1, 2.5, "ä"]}, SECTIONS))
+REMEDY = "; copy it again from where it was built, or rebuild it with s4g-pack"
+
+
+def _write(folder: Path, data: bytes) -> Path:
+    path = folder / "p.s4gpack"
+    path.write_bytes(data)
+    return path
+
+
+def _sealed(data: bytes) -> bytes:
+    """Return the file with the header's hash made right again, as an attacker would."""
+    head = data[: HEADER_BYTES - 32]
+    return head + hashlib.sha256(head).digest() + data[HEADER_BYTES:]
+
+
+def _with_manifest(text: bytes, tail: bytes = b"") -> bytes:
+    """Return a file with any manifest, hashes right, total length right."""
+    total = HEADER_BYTES + len(text) + len(tail)
+    head = struct.pack(
+        "<8sHHIQQQ32s24x", MAGIC, 1, 0, 0, total, HEADER_BYTES, len(text),
+        hashlib.sha256(text).digest(),
+    )  # fmt: skip
+    return head + hashlib.sha256(head).digest() + text + tail
+
+
+def test_container_survives_the_round_trip(tmp_path: Path) -> None:
+    container = read_container(_write(tmp_path, DATA))
+    assert container.manifest == {"hello": [1, 2.5, "ä"]}
+    assert container.sections == SECTIONS
+
+
+def test_sections_start_at_multiples_of_64(tmp_path: Path) -> None:
+    assert DATA.index(SECTIONS["first"]) % 64 == DATA.index(SECTIONS["last"]) % 64 == 0
+
+
+def test_offsets_are_those_of_the_specification() -> None:
+    magic, major, minor, flags, total, offset, length, digest = struct.unpack_from(
+        "<8sHHIQQQ32s", DATA
+    )
+    assert (magic, major, minor, flags) == (b"\x89S4GP\r\n\x1a", 1, 0, 0)
+    assert (total, offset) == (len(DATA), 128)
+    assert digest == hashlib.sha256(DATA[128 : 128 + length]).digest()
+    assert DATA[96:128] == hashlib.sha256(DATA[:96]).digest()
+
+
+@given(st.integers(0, len(DATA) - 1), st.integers(1, 255))
+def test_any_altered_byte_is_refused(
+    tmp_path_factory: pytest.TempPathFactory, place: int, change: int
+) -> None:
+    data = bytearray(DATA)
+    data[place] ^= change
+    path = _write(tmp_path_factory.getbasetemp(), bytes(data))
+    with pytest.raises(IntegrityError, match=f"^{re.escape(str(path))}: "):
+        read_container(path)
+
+
+@given(st.integers(0, len(DATA) - 1))
+def test_any_truncation_is_refused(tmp_path_factory: pytest.TempPathFactory, length: int) -> None:
+    path = _write(tmp_path_factory.getbasetemp(), DATA[:length])
+    with pytest.raises(IntegrityError, match=f"^{re.escape(str(path))}: "):
+        read_container(path)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "the file is empty; build it again with s4g-pack"),
+        (
+            b"PK\x03\x04 a zip archive",
+            r"not a pack of s4g (it starts with b'PK\x03\x04 a z'); give a .s4gpack file",
+        ),
+        (DATA[:50], "damaged or altered: it ends after 50 bytes, within the header" + REMEDY),
+        (
+            DATA + b"\0",
+            f"damaged or altered: it has {len(DATA) + 1} bytes, its header says {len(DATA)}"
+            + REMEDY,
+        ),
+        (
+            DATA[:-1] + b"?",
+            "damaged or altered: section last does not match its SHA-256" + REMEDY,
+        ),
+        (
+            _sealed(DATA[:12] + b"\1" + DATA[13:]),
+            "damaged or altered: a reserved field of the header is not zero" + REMEDY,
+        ),
+        (
+            _sealed(DATA[:80] + b"\1" + DATA[81:]),
+            "damaged or altered: a reserved field of the header is not zero" + REMEDY,
+        ),
+        (
+            _sealed(DATA[:32] + struct.pack("<Q", 2**63) + DATA[40:]),
+            f"damaged or altered: the header gives the manifest {2**63} bytes at 128" + REMEDY,
+        ),
+    ],
+    ids=["empty", "zip", "short", "long", "section", "flags", "reserved", "giant manifest"],
+)
+def test_damaged_file_is_refused_with_its_reason(tmp_path: Path, data: bytes, message: str) -> None:
+    path = _write(tmp_path, data)
+    with pytest.raises(IntegrityError) as error:
+        read_container(path)
+    assert str(error.value) == f"{path}: {message}"
+
+
+def test_file_of_a_later_major_version_is_refused(tmp_path: Path) -> None:
+    path = _write(tmp_path, _sealed(DATA[:8] + b"\2\0" + DATA[10:]))
+    with pytest.raises(InputError) as error:
+        read_container(path)
+    assert str(error.value) == (
+        f"{path}: pack format 2.0, this program reads 1.x; update s4g or rebuild the pack"
+    )
+
+
+def test_file_of_a_later_minor_version_is_read(tmp_path: Path) -> None:
+    path = _write(tmp_path, _sealed(DATA[:10] + b"\7\0" + DATA[12:]))
+    assert read_container(path).sections == SECTIONS
+
+
+def test_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as error:
+        read_container(tmp_path / "none.s4gpack")
+    assert str(error.value) == (
+        f"{tmp_path}/none.s4gpack: cannot be read (No such file or directory)"
+    )
+
+
+def test_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r": cannot be read \(Is a directory\)$"):
+        read_container(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b"{", "the manifest is not JSON"),
+        (b"\xff", "the manifest is not JSON"),
+        (b"[" * 100_000, "the manifest is not JSON"),
+        (b'{"a":NaN}', "the manifest is not JSON"),
+        (b"[]", "the manifest is not a JSON object"),
+        (b"{}", "the manifest has no section table"),
+        (b'{"sections":[]}', "the manifest has no section table"),
+        (b'{"sections":[1]}', "an entry of the section table is incomplete"),
+        (b'{"sections":[{"name":"a"}]}', "an entry of the section table is incomplete"),
+    ],
+    ids=["open", "bytes", "deep", "nan", "list", "none", "empty", "number", "part"],
+)
+def test_malicious_manifest_is_refused(tmp_path: Path, text: bytes, reason: str) -> None:
+    path = _write(tmp_path, _with_manifest(text))
+    with pytest.raises(IntegrityError) as error:
+        read_container(path)
+    assert str(error.value).startswith(f"{path}: damaged or altered: {reason}")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"offset": -64}, "an entry of the section table holds values out of range"),
+        ({"offset": 2**70}, "an entry of the section table holds values out of range"),
+        ({"length": 1.5}, "an entry of the section table holds values out of range"),
+        ({"name": 3}, "an entry of the section table holds values out of range"),
+        ({"offset": 64}, "section a is not where it can be"),
+        ({"length": 65}, "section a is not where it can be"),
+        ({"length": 63}, "section a does not match its SHA-256"),
+        ({"sha256": "00"}, "section a does not match its SHA-256"),
+    ],
+)
+def test_impossible_section_is_refused(
+    tmp_path: Path, change: dict[str, object], reason: str
+) -> None:
+    body = b"x" * 64
+    entry = {"name": "a", "offset": 0, "length": 64, "sha256": hashlib.sha256(body).hexdigest()}
+    text = json.dumps({"sections": [{**entry, **change}]}).encode()
+    padding = bytes(-(HEADER_BYTES + len(text)) % 64)
+    path = _write(tmp_path, _with_manifest(text, padding + body))
+    with pytest.raises(IntegrityError) as error:
+        read_container(path)
+    assert str(error.value) == f"{path}: damaged or altered: {reason}{REMEDY}"
+
+
+def test_bytes_that_belong_to_no_section_are_refused(tmp_path: Path) -> None:
+    body = b"x" * 64
+    entry = {"name": "a", "offset": 0, "length": 64, "sha256": hashlib.sha256(body).hexdigest()}
+    text = json.dumps({"sections": [entry]}).encode()
+    padding = bytes(-(HEADER_BYTES + len(text)) % 64)
+    path = _write(tmp_path, _with_manifest(text, padding + body + b"stowaway"))
+    with pytest.raises(IntegrityError, match="there are bytes after the last section"):
+        read_container(path)
+    path = _write(tmp_path, _with_manifest(text, b"y" + padding[1:] + body))
+    with pytest.raises(IntegrityError, match="the padding before section a is not zero"):
+        read_container(path)

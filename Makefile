@@ -1,7 +1,8 @@
 # Every target does its own set-up, in .venv; a second run is quick.
 #   make demo    pack, fly and localise over a made-up landscape (no torch, no download of data)
 #   make test    the tests        make lint   ruff        make types   mypy --strict
-#   make wheel   dist/*.whl       make lock   pin again   make clean   remove what the others made
+#   make wheel   dist/*.whl       make docs   docs/commands.md from --help
+#   make lock    pin versions     make clean  remove what the others made
 # Another interpreter or place: make test PYTHON=python3.12 VENV=.venv312
 
 PYTHON ?= python3
@@ -12,11 +13,11 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 	--constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types wheel lock clean
+.PHONY: help demo test lint types wheel docs lock clean
 .DELETE_ON_ERROR:
 
 help:
-	@sed -n 's/^# \{0,1\}//p' $(MAKEFILE_LIST) | head -5
+	@sed -n 's/^# \{0,1\}//p' $(MAKEFILE_LIST) | head -6
 
 # ---- set-up ------------------------------------------------------------------------------------
 
@@ -86,6 +87,9 @@ lint: $(DONE)/dev
 types: $(DONE)/dev
 	@mkdir -p $(VENV)/types && ln -sfn "$(CURDIR)" $(VENV)/types/s4g
 	MYPYPATH=$(VENV)/types $(BIN)/mypy
+
+docs: $(DONE)/dev
+	$(BIN)/python docs/make_commands.py
 
 wheel: $(DONE)/dev
 	rm -rf build ./*.egg-info

@@ -1,0 +1,135 @@
+"""The documentation names only what exists, and everything that exists."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import click
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
+
+
+def load_generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_commands", DOCS / "make_commands.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+GENERATOR = load_generator()
+COMMANDS: dict[str, click.Command] = dict(GENERATOR.commands())
+MAIN_COMMANDS = sorted(name for name in COMMANDS if " " not in name)
+
+
+def page_id(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def shell_lines(path: Path) -> Iterator[str]:
+    """Yield the command lines of a page's fenced blocks, continuation lines joined."""
+    text = path.read_text(encoding="utf-8")
+    for block in re.findall(r"^ *```(?:sh|bash|console)\n(.*?)^ *```", text, re.M | re.S):
+        for line in re.sub(r"\\\n\s*", " ", block).splitlines():
+            yield line.strip().removeprefix("$ ")
+
+
+def options_of(command: click.Command) -> set[str]:
+    names = {"--help"}
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            names |= {*parameter.opts, *parameter.secondary_opts}
+    return names
+
+
+def complaints(line: str) -> list[str]:
+    """Return what a command line names that does not exist."""
+    words = shlex.split(line.split(" #")[0].split(" | ")[0].split(" > ")[0])
+    words = [word for word in words if not re.fullmatch(r"[A-Z_]+=.*", word)]
+    words = [Path(words[0]).name, *words[1:]] if words else []
+    if not words or not (words[0].startswith("s4g-") or words[0] == "make"):
+        return []
+    if words[0] == "make":
+        return [f"make {word}" for word in words[1:] if word not in make_targets()]
+    name = " ".join(words[:2]) if " ".join(words[:2]) in COMMANDS else words[0]
+    if name not in COMMANDS:
+        return [name]
+    known = options_of(COMMANDS[name])
+    given = [word.split("=")[0] for word in words[1:] if re.match(r"--?[a-z]", word)]
+    return [f"{name} {option}" for option in given if option not in known]
+
+
+def make_targets() -> set[str]:
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    return {name for line in re.findall(r"^\.PHONY:(.*)$", text, re.M) for name in line.split()}
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_and_every_option_says_what_it_is_for(name: str) -> None:
+    command = COMMANDS[name]
+    assert command.help, f"{name}: no help"
+    silent = [p.name for p in command.params if isinstance(p, click.Option) and not p.help]
+    assert silent == []
+
+
+@pytest.mark.parametrize("name", MAIN_COMMANDS)
+def test_the_help_of_every_main_command_shows_an_example(name: str) -> None:
+    text = f"{COMMANDS[name].help} {COMMANDS[name].epilog}"
+    assert re.search(r"Examples?:\s", text)
+    assert f"{name} " in text
+
+
+def test_the_page_of_commands_is_current() -> None:
+    written = GENERATOR.PAGE.read_text(encoding="utf-8")
+    assert written == GENERATOR.page(), "run `make docs`"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=page_id)
+def test_command_lines_in_the_documentation_name_real_commands_and_options(path: Path) -> None:
+    assert [wrong for line in shell_lines(path) for wrong in complaints(line)] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong"),
+    [
+        ("make demo", []),
+        ("make damo", ["make damo"]),
+        ("make test PYTHON=python3.12", []),
+        ("s4g-fly --camera x", ["s4g-fly"]),
+        ("s4g-run --camera x --pakc y", ["s4g-run --pakc"]),
+        ("s4g-pack info region.s4gpack", []),
+        ("s4g-run --camera 'a b' --pack y > fixes.jsonl  # live", []),
+        ("git clone --depth 1 x", []),
+    ],
+)
+def test_the_check_of_command_lines_itself_sees_mistakes(line: str, wrong: list[str]) -> None:
+    assert complaints(line) == wrong
+
+
+def test_the_first_screen_of_the_readme_shows_the_two_commands_and_the_four() -> None:
+    screen = "\n".join((ROOT / "README.md").read_text(encoding="utf-8").splitlines()[:70])
+    for text in ("make demo", "make test", "s4g-train", "s4g-export", "s4g-pack", "s4g-run"):
+        assert text in screen
+
+
+@pytest.mark.parametrize("path", PAGES, ids=page_id)
+def test_links_to_files_lead_somewhere(path: Path) -> None:
+    text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.S)
+    targets = [target.split("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text)]
+    local = [target for target in targets if target and "://" not in target]
+    assert [target for target in local if not (path.parent / target).exists()] == []
+
+
+def test_every_page_is_linked_from_the_index_and_the_index_from_the_readme() -> None:
+    index = (DOCS / "index.md").read_text(encoding="utf-8")
+    pages = {path.name for path in DOCS.glob("*.md")} - {"index.md"}
+    assert {name for name in pages if f"({name})" not in index} == set()
+    assert "(docs/index.md)" in (ROOT / "README.md").read_text(encoding="utf-8")

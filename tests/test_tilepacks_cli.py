@@ -1,0 +1,295 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from s4g.core.console import run_command
+from s4g.tilepacks.cli import cli
+
+BOX = "9.001,46.9517,9.003,46.9532"
+
+
+def _image(height_px: int, width_px: int, bands: int = 3) -> np.ndarray:
+    rng = np.random.default_rng(1)
+    return rng.integers(1, 256, (height_px, width_px, bands), dtype=np.uint8)
+
+
+def _geotiff(path: Path, image: np.ndarray, crs: str = "EPSG:32632", **options: object) -> Path:
+    rasterio = pytest.importorskip("rasterio")
+    profile = {
+        "driver": "GTiff",
+        "height": image.shape[0],
+        "width": image.shape[1],
+        "count": image.shape[2],
+        "dtype": "uint8",
+        "crs": crs,
+        "transform": rasterio.Affine(0.5, 0, 500_000.0, 0, -0.5, 5_200_000.0),
+        **options,
+    }
+    with rasterio.open(path, "w", **profile) as file:
+        file.write(np.moveaxis(image, -1, 0))
+    return path
+
+
+class Command:
+    """`s4g-pack` in this process: exit code, stdout and stderr of a run."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], source: Path, encoder: Path) -> None:
+        self._capsys = capsys
+        self.options = ["--source", str(source), "--encoder", str(encoder), "--threads", "1"]
+
+    def __call__(self, *arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stop:
+            run_command(cli, [str(v) for v in arguments])
+        out, err = self._capsys.readouterr()
+        return int(str(stop.value.code)), out, err
+
+    def build(self, *arguments: object) -> tuple[int, str, str]:
+        return self(*self.options, *arguments)
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], toy_source: Path, toy_encoder: Path) -> Command:
+    return Command(capsys, toy_source, toy_encoder)
+
+
+def test_pack_is_built_told_and_verified(command: Command, tmp_path: Path) -> None:
+    path = tmp_path / "p.s4gpack"
+    code, out, err = command.build("--bbox", BOX, "--levels", "80,40", "--out", path)
+    assert (code, err) == (0, "")
+    assert re.search(r"level +40 m +\d+ tiles every 10 m at 0.625 m/px", out)
+    assert command("info", path)[1] == out
+    assert command("--info", path)[1] == out
+    code, out, err = command("verify", path)
+    assert (code, err) == (0, "")
+    assert re.fullmatch(rf"{re.escape(str(path))}: whole, \d+ tiles\n", out)
+
+
+def test_json_is_for_programs(command: Command, tmp_path: Path) -> None:
+    path = tmp_path / "p.s4gpack"
+    code, out, _ = command.build("--bbox", BOX, "--levels", "80", "--out", path, "--json")
+    told = json.loads(out)
+    assert code == 0
+    assert told["bytes"] == path.stat().st_size
+    assert told["bounds"] == [float(v) for v in BOX.split(",")]
+    assert told["levels"][0]["footprint_m"] == 80
+    assert told["attribution"] == "toy imagery, public domain"
+    assert json.loads(command("info", path, "--json")[1]) == told
+    assert json.loads(command("--info", path, "--json")[1]) == told
+
+
+def test_choices_made_for_the_user_are_said(command: Command, tmp_path: Path) -> None:
+    code, _, err = command.build("--out", tmp_path / "p.s4gpack")
+    assert code == 0
+    first, second = err.splitlines()
+    assert first.startswith("note: no --bbox: packing all of ")
+    assert second == "note: levels chosen: 80 m, 160 m"
+
+
+def test_dry_run_tells_tiles_and_bytes_and_writes_nothing(command: Command, tmp_path: Path) -> None:
+    path = tmp_path / "p.s4gpack"
+    code, out, _ = command.build("--levels", "80", "--out", path, "--dry-run", "--json")
+    planned = json.loads(out)
+    assert (code, list(tmp_path.iterdir())) == (0, [])
+    code, out, _ = command.build("--levels", "80", "--dry-run")
+    assert code == 0 and out.endswith("; nothing was written\n")
+    command.build("--levels", "80", "--out", path, "--no-imagery")
+    built = json.loads(command("info", path, "--json")[1])
+    assert planned["levels"][0]["tiles"] >= built["levels"][0]["tiles"] > 0
+    assert planned["levels"][0]["bytes"] == pytest.approx(built["levels"][0]["bytes"], rel=0.2)
+    assert built["overview_bytes"] == 0 < planned["overview_bytes"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--bbox", "9.003,46.9517,9.001,46.9532"], "west 9.003 must be less than east 9.001"),
+        (["--bbox", "9.001,46.96,9.003,46.9532"], "south 46.96 must be less than north 46.9532"),
+        (["--bbox", "9.001,46.9517,9.003"], "--bbox 9.001,46.9517,9.003: expected W,S,E,N in deg"),
+        (["--bbox", "a,b,c,d"], "--bbox a,b,c,d: expected W,S,E,N in degrees"),
+        (["--bbox", "200,46,201,47"], "longitudes must lie between -180 and 180 degrees"),
+        (["--bbox", "10,50,10.1,50.1"], "--bbox 10,50,10.1,50.1: has nothing in common with"),
+        (["--levels", "80,x"], "--levels 80,x: expected footprints in metres, for example 80,160"),
+        (["--levels", "-80"], "--levels -80: footprints are metres and must be positive"),
+        (["--levels", "10"], "--levels 10: 0.156 m/px at the encoder's 64 px, which was trained f"),
+        (["--stride", "0"], "--stride 0: expected a share between 0.05 and 1"),
+        (["--stride", "nan"], "--stride nan: expected a share between 0.05 and 1"),
+        (["--min-valid", "60"], "--min-valid 60: expected a share between 0 and 1"),
+        (["--threads", "-1"], "--threads"),
+        (["--source", "none.tif"], "none.tif: no such file; give a GeoTIFF or 'landscape'"),
+        (["--encoder", "none.onnx"], "none.onnx: no such encoder; give an ONNX file or a bundle"),
+    ],
+)  # fmt: skip
+def test_wrong_input_is_one_line_and_exit_code_2(
+    command: Command, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    code, out, err = command.build("--out", tmp_path / "p.s4gpack", *arguments)
+    lines = [line for line in err.splitlines() if not line.startswith("note: ")]
+    assert (code, out, len(lines)) == (2, "", 1)
+    assert lines[0].startswith("error: ") and message in lines[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["--source", "--out"])
+def test_missing_option_is_named(command: Command, option: str) -> None:
+    given = {"--source": "a.tif", "--out": "p.s4gpack"}
+    del given[option]
+    (name, value), *_ = given.items()
+    code, _, err = command(name, value)
+    assert code == 2
+    assert err.startswith(f"error: Missing option '{option}' (see ")
+
+
+def test_existing_pack_is_refused_before_any_work(command: Command, tmp_path: Path) -> None:
+    path = tmp_path / "p.s4gpack"
+    path.write_bytes(b"precious")
+    code, _, err = command.build("--out", path)
+    assert (code, err) == (
+        2,
+        f"error: {path}: already exists; pass --overwrite to replace it\n",
+    )
+    assert path.read_bytes() == b"precious"
+    assert command.build("--out", path, "--overwrite")[0] == 0
+
+
+def test_missing_folder_is_refused_before_any_work(command: Command, tmp_path: Path) -> None:
+    code, _, err = command.build("--out", tmp_path / "no" / "p.s4gpack")
+    assert code == 2
+    assert err.endswith(f"the folder {tmp_path}/no does not exist; create it first\n")
+
+
+def test_bbox_beyond_the_source_is_clipped_and_said(command: Command, tmp_path: Path) -> None:
+    code, _, err = command.build(
+        "--bbox", "9.001,46.9517,9.9,46.9532", "--levels", "80", "--out", tmp_path / "p"
+    )
+    assert code == 0
+    assert err.startswith("note: --bbox 9.001,46.9517,9.9,46.9532 reaches beyond ")
+    told = json.loads(command("info", tmp_path / "p", "--json")[1])
+    assert told["bounds"][2] < 9.01
+
+
+def test_damaged_pack_is_one_line_and_exit_code_2(command: Command, tmp_path: Path) -> None:
+    path = tmp_path / "p.s4gpack"
+    command.build("--levels", "80", "--out", path)
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 1
+    path.write_bytes(data)
+    for arguments in (["verify", path], ["info", path], ["--info", path]):
+        code, out, err = command(*arguments)
+        assert (code, out) == (2, "")
+        assert err == (
+            f"error: {path}: damaged or altered: section overview does not match its SHA-256; "
+            "copy it again from where it was built, or rebuild it with s4g-pack\n"
+        )
+
+
+def _truncated(path: Path) -> Path:
+    _geotiff(path, _image(512, 640))
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size // 2)
+    return path
+
+
+def test_damaged_geotiff_is_one_line_and_leaves_nothing(command: Command, tmp_path: Path) -> None:
+    source = _truncated(tmp_path / "cut.tif")
+    code, out, err = command.build("--source", source, "--out", tmp_path / "p.s4gpack")
+    lines = [line for line in err.splitlines() if not line.startswith("note: ")]
+    assert code in (1, 2) and out == ""
+    assert len(lines) == 1 and lines[0].startswith(f"error: {source}: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["cut.tif"]
+
+
+def test_file_that_is_no_image_is_refused(command: Command, tmp_path: Path) -> None:
+    source = tmp_path / "text.tif"
+    source.write_text("not an image")
+    code, _, err = command.build("--source", source, "--out", tmp_path / "p.s4gpack")
+    assert code == 2 and len(err.splitlines()) == 1
+    assert err.startswith(f"error: {source}: not an image that can be read")
+
+
+@pytest.mark.parametrize(
+    ("bands", "crs", "options"),
+    [
+        (4, "EPSG:32632", {"photometric": "RGB", "alpha": "YES"}),
+        (4, "EPSG:32632", {"photometric": "RGB"}),
+        (1, "EPSG:32632", {}),
+        (3, "EPSG:32631", {}),
+        (3, "EPSG:2056", {"west": 2_600_000.0, "north": 1_200_000.0}),
+        (3, "EPSG:3857", {"west": 900_000.0, "north": 5_900_000.0}),
+        (3, "EPSG:4326", {"west": 8.0, "north": 47.0, "degrees": True}),
+    ],
+    ids=["RGBA", "RGB and infrared", "grey", "other zone", "Swiss", "Web Mercator", "degrees"],
+)
+def test_geotiff_of_any_kind_is_packed(
+    command: Command, tmp_path: Path, bands: int, crs: str, options: dict[str, object]
+) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    west = float(str(options.pop("west", 500_000.0)))
+    north = float(str(options.pop("north", 5_200_000.0)))
+    gsd = 5e-6 if options.pop("degrees", False) else 0.5
+    options["transform"] = rasterio.Affine(gsd, 0, west, 0, -gsd, north)
+    source = _geotiff(tmp_path / "x.tif", _image(600, 700, bands), crs, **options)
+    code, out, _ = command.build(
+        "--source", source, "--levels", "80", "--out", tmp_path / "p.s4gpack", "--json"
+    )
+    assert code == 0
+    assert json.loads(out)["levels"][0]["tiles"] >= 20
+
+
+def test_nodata_is_not_packed(command: Command, tmp_path: Path) -> None:
+    image = _image(600, 800)
+    image[:, 400:] = 0
+    source = _geotiff(tmp_path / "half.tif", image, nodata=0)
+    arguments = ["--source", source, "--levels", "80", "--json", "--out", tmp_path / "p.s4gpack"]
+    told = json.loads(command.build(*arguments)[1])
+    strict = json.loads(command.build(*arguments, "--min-valid", "1", "--overwrite")[1])
+    # 400 x 300 m at 80 m every 20 m: 17 columns of 12; imagery covers the western 200 m.
+    assert strict["levels"][0]["tiles"] == 7 * 12
+    assert told["levels"][0]["tiles"] == 8 * 12
+
+
+def _limit_file_size() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+
+def test_full_disk_is_one_line_exit_code_1_and_leaves_nothing(
+    tmp_path: Path, toy_source: Path, toy_encoder: Path
+) -> None:
+    # A limit on the size of files stands in for a full disk: the write itself fails.
+    code = "from s4g.tilepacks.cli import main; main()"
+    path = tmp_path / "p.s4gpack"
+    arguments = ["--source", toy_source, "--encoder", toy_encoder, "--levels", "80", "--out", path]
+    run = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=_limit_file_size,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert run.returncode == 1, run.stderr
+    error = run.stderr.splitlines()[-1]
+    assert error.startswith(f"error: {path}: cannot write (File too large); free some space")
+    assert "Traceback" not in run.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_has_an_example_and_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from s4g.tilepacks.cli import cli\n"
+        "try: cli(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'timm', 'onnxruntime', 'rasterio', 'hnswlib', 'cv2', 'numpy'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "s4g-pack --bbox 8.53,47.37,8.55,47.39 --source ortho.tif --out" in run.stdout

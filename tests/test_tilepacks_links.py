@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -89,3 +91,41 @@ def test_graph_that_is_cut_short_is_refused(length: int) -> None:
 def test_number_that_is_too_large_is_refused() -> None:
     with pytest.raises(ValueError, match="^its graph holds a number that is too large$"):
         decode_graph(_SMALL_BYTES[:-1] + b"\x80" * 5 + b"\x01")
+
+
+def _read_as_the_page_says(data: bytes) -> tuple[int, dict[tuple[int, int], list[int]]]:
+    """Return entry node and links by node and level, read with nothing but docs/pack-format.md."""
+    nodes, _, entry, lists = struct.unpack_from("<IIII", data)
+    levels = data[16 : 16 + nodes]
+    degrees = iter(data[16 + nodes : 16 + nodes + lists])
+    numbers, value, shift = [], 0, 0
+    for byte in data[16 + nodes + lists :]:
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            numbers.append(value)
+            value = shift = 0
+    rest = iter(numbers)
+    links: dict[tuple[int, int], list[int]] = {}
+    for node, top in enumerate(levels):
+        for level in range(top + 1):
+            found: list[int] = []
+            for _ in range(next(degrees)):
+                number = next(rest)
+                if found:
+                    found.append(found[-1] + number + 1)
+                else:
+                    found.append(node + (number // 2 if number % 2 == 0 else -(number + 1) // 2))
+            links[node, level] = found
+    assert next(rest, None) is None and next(degrees, None) is None
+    return entry, links
+
+
+def test_reader_written_from_the_specification_finds_the_same_links() -> None:
+    graph = build_graph(_vectors(3000))
+    entry, links = _read_as_the_page_says(encode_graph(graph))
+    assert entry == graph.entry
+    flat = [link for neighbours in links.values() for link in neighbours]
+    assert flat == graph.links.tolist()
+    keys = zip(graph.list_nodes.tolist(), graph.list_levels.tolist(), strict=True)
+    assert list(links) == list(keys)

@@ -1,8 +1,7 @@
 """Tiles to calibrate on, and other places to judge by, cut from imagery the user names.
 
 A source is a georeferenced raster, a folder of them, `landscape:…`, or a folder of plain
-pictures. Calibration tiles and held-out places never share ground: overlapping rasters count as
-one piece of ground, and of each piece the last 30 % along its longer side is held out.
+pictures. Calibration tiles and held-out places never share ground (regions.py).
 """
 
 from __future__ import annotations
@@ -10,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -20,17 +19,20 @@ import numpy.typing as npt
 
 from ..core.errors import InputError
 from ..core.geo import BBox, LocalFrame
-from ..core.ground import GroundSource, GroundWindow, open_ground
+from ..core.ground import GroundWindow, open_ground
 from ..core.images import IMAGE_SUFFIXES, read_rgb
 from ..core.spec import EncoderSpec
+from .regions import (
+    HELD_OUT_SHARE,
+    MAX_ENLARGEMENT,
+    PLACE_FACTOR,
+    Ground,
+    Region,
+    split_by_place,
+)
 
 Images = npt.NDArray[np.uint8]
 
-# A held-out place is this much wider than its tile, so that a view of it may shift and turn.
-PLACE_FACTOR = 1.5
-_HELD_OUT_SHARE = 0.3
-# Imagery may be enlarged so much to reach the encoder's finest scale; more would only be blur.
-_MAX_ENLARGEMENT = 1.5
 _MIN_VALID_SHARE = 0.9
 _TRIES_PER_TILE = 10
 _ROUNDS = 5
@@ -83,7 +85,7 @@ def cut_tiles(source: str, spec: EncoderSpec, tiles: int, places: int, seed: int
     with contextlib.ExitStack() as stack:
         grounds, pictures = _open_source(source, stack)
         if grounds:
-            calibration, held_out = _regions(source, grounds, spec)
+            calibration, held_out = split_by_place(source, grounds, spec)
             return TileSet(
                 source,
                 _cut(source, calibration, spec, tiles, 1.0, rng),
@@ -101,51 +103,11 @@ def cut_tiles(source: str, spec: EncoderSpec, tiles: int, places: int, seed: int
     )
 
 
-@dataclass(frozen=True)
-class _Ground:
-    """A source of imagery; files are opened when read, a landscape is kept."""
-
-    name: str
-    bounds: BBox
-    gsd_m: float
-    kept: GroundSource | None = field(default=None, compare=False)
-
-    @contextlib.contextmanager
-    def opened(self) -> Iterator[GroundSource]:
-        """Yield the source, open."""
-        if self.kept is not None:
-            yield self.kept
-            return
-        with contextlib.closing(open_ground(self.name)) as ground:
-            yield ground
-
-
-@dataclass(frozen=True)
-class _Region:
-    """A part of a ground from which tiles may be cut."""
-
-    ground: _Ground
-    box: BBox
-
-    @property
-    def size_m(self) -> tuple[float, float]:
-        """Width and height, metres."""
-        west, south, east, north = LocalFrame(*self.box.center).local_bounds(self.box)
-        return east - west, north - south
-
-    def gsd_range_m(self, spec: EncoderSpec, factor: float) -> tuple[float, float] | None:
-        """Return the scales at which a window of `factor` tiles fits, or None."""
-        finest = max(spec.gsd_min_m, self.ground.gsd_m / _MAX_ENLARGEMENT)
-        fits = 0.98 * min(self.size_m) / (factor * spec.input_px)
-        coarsest = min(spec.gsd_max_m, fits)
-        return (finest, coarsest) if finest <= coarsest else None
-
-
-def _open_source(source: str, stack: contextlib.ExitStack) -> tuple[list[_Ground], list[Path]]:
+def _open_source(source: str, stack: contextlib.ExitStack) -> tuple[list[Ground], list[Path]]:
     path = Path(source)
     if not path.is_dir():
         ground = stack.enter_context(contextlib.closing(open_ground(source)))
-        return [_Ground(ground.name, ground.bounds, ground.gsd_m, ground)], []
+        return [Ground(ground.name, ground.bounds, ground.gsd_m, ground)], []
     files = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
         kinds = " ".join(sorted(IMAGE_SUFFIXES))
@@ -154,7 +116,7 @@ def _open_source(source: str, stack: contextlib.ExitStack) -> tuple[list[_Ground
     for file in files:
         if file.suffix.lower() in _RASTER_SUFFIXES and _is_georeferenced(file):
             with contextlib.closing(open_ground(str(file))) as ground:
-                grounds.append(_Ground(str(file), ground.bounds, ground.gsd_m))
+                grounds.append(Ground(str(file), ground.bounds, ground.gsd_m))
     return grounds, files
 
 
@@ -163,106 +125,15 @@ def _is_georeferenced(path: Path) -> bool:
     try:
         open_ground(str(path)).close()
     except InputError as error:
-        if "georeference" not in str(error):
+        if "has no georeference" not in str(error):
             raise
         return False
     return True
 
 
-def _regions(
-    source: str, grounds: Sequence[_Ground], spec: EncoderSpec
-) -> tuple[list[_Region], list[_Region]]:
-    """Return the regions for calibration and the held-out ones; they share no ground."""
-    calibration: list[_Region] = []
-    held_out: list[_Region] = []
-    whole: list[list[_Ground]] = []
-    for piece in _pieces(grounds):
-        first, last = _cut_box(_union(piece))
-        inner, outer = (_usable(piece, first, spec, 1.0), _usable(piece, last, spec, PLACE_FACTOR))
-        if inner and outer:
-            calibration += inner
-            held_out += outer
-        else:
-            whole.append(piece)
-    if calibration:
-        # Pieces too small to be cut serve calibration alone.
-        for piece in whole:
-            calibration += _usable(piece, _union(piece), spec, 1.0)
-        return calibration, held_out
-    every = max(2, round(1 / _HELD_OUT_SHARE))
-    usable = [p for p in whole if _usable(p, _union(p), spec, PLACE_FACTOR)]
-    for number, piece in enumerate(usable):
-        if number % every == 1:
-            held_out += _usable(piece, _union(piece), spec, PLACE_FACTOR)
-        else:
-            calibration += _usable(piece, _union(piece), spec, 1.0)
-    if not held_out:
-        raise _unusable(source, grounds, spec)
-    return calibration, held_out
-
-
-def _unusable(source: str, grounds: Sequence[_Ground], spec: EncoderSpec) -> InputError:
-    finest = min(ground.gsd_m for ground in grounds)
-    widest = max(max(_Region(ground, ground.bounds).size_m) for ground in grounds)
-    wanted = f"this encoder takes {spec.gsd_min_m:g} to {spec.gsd_max_m:g} m/px"
-    if finest / _MAX_ENLARGEMENT > spec.gsd_max_m:
-        return InputError(
-            f"--calib {source}: {finest:.2g} m/px at best, {wanted}; use finer imagery"
-        )
-    needed = PLACE_FACTOR * spec.input_px * max(spec.gsd_min_m, finest) / _HELD_OUT_SHARE
-    return InputError(
-        f"--calib {source}: {widest:.0f} m wide at most, too small to keep calibration and "
-        f"held-out places apart ({wanted}); use imagery at least {needed:.0f} m wide"
-    )
-
-
-def _pieces(grounds: Sequence[_Ground]) -> list[list[_Ground]]:
-    """Group grounds that overlap, directly or through others."""
-    pieces: list[list[_Ground]] = []
-    for ground in grounds:
-        touching = [
-            p for p in pieces if any(ground.bounds.intersection(g.bounds) is not None for g in p)
-        ]
-        pieces = [p for p in pieces if p not in touching]
-        pieces.append([*(g for piece in touching for g in piece), ground])
-    return sorted(pieces, key=lambda p: (_union(p).west, _union(p).south))
-
-
-def _union(piece: Sequence[_Ground]) -> BBox:
-    return BBox(
-        min(g.bounds.west for g in piece),
-        min(g.bounds.south for g in piece),
-        max(g.bounds.east for g in piece),
-        max(g.bounds.north for g in piece),
-    )
-
-
-def _cut_box(box: BBox) -> tuple[BBox, BBox]:
-    """Cut a box across its longer side; the second part is the held-out share."""
-    lat, _ = box.center
-    width = (box.east - box.west) * math.cos(math.radians(lat))
-    if width >= box.north - box.south:
-        line = box.east - _HELD_OUT_SHARE * (box.east - box.west)
-        return (
-            BBox(box.west, box.south, line, box.north),
-            BBox(line, box.south, box.east, box.north),
-        )
-    line = box.north - _HELD_OUT_SHARE * (box.north - box.south)
-    return BBox(box.west, box.south, box.east, line), BBox(box.west, line, box.east, box.north)
-
-
-def _usable(piece: Sequence[_Ground], box: BBox, spec: EncoderSpec, factor: float) -> list[_Region]:
-    found = []
-    for ground in piece:
-        common = ground.bounds.intersection(box)
-        if common is not None and _Region(ground, common).gsd_range_m(spec, factor):
-            found.append(_Region(ground, common))
-    return found
-
-
 def _cut(
     source: str,
-    regions: Sequence[_Region],
+    regions: Sequence[Region],
     spec: EncoderSpec,
     count: int,
     factor: float,
@@ -288,7 +159,7 @@ def _cut(
 
 
 def _cut_region(
-    region: _Region, spec: EncoderSpec, count: int, factor: float, rng: np.random.Generator
+    region: Region, spec: EncoderSpec, count: int, factor: float, rng: np.random.Generator
 ) -> list[Images]:
     scales = region.gsd_range_m(spec, factor)
     assert scales is not None  # `_usable` keeps no other region
@@ -328,7 +199,7 @@ def _picture_split(source: str, count: int) -> int:
             f"--calib {source}: one picture; at least 2 are needed, so that calibration and "
             "judgement use different places"
         )
-    return min(count - 1, round(count * (1 - _HELD_OUT_SHARE)))
+    return min(count - 1, round(count * (1 - HELD_OUT_SHARE)))
 
 
 def _crop(
@@ -343,7 +214,7 @@ def _crop(
     for path, share in zip(pictures, shares, strict=True):
         image = read_rgb(path)
         short = min(image.shape[:2])
-        if short < side_px / _MAX_ENLARGEMENT:
+        if short < side_px / MAX_ENLARGEMENT:
             raise InputError(
                 f"{path}: {image.shape[1]}x{image.shape[0]} px, too small for an encoder of "
                 f"{input_px} px; use pictures of at least {side_px} px"

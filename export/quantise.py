@@ -158,6 +158,8 @@ def _matching(graph: Any, pattern: re.Pattern[str]) -> tuple[str, ...]:
             f"--keep-float {pattern.pattern}: matches no node; the first and last weighted nodes "
             f"are {weighted[0]} and {weighted[-1]}"
         )
+    if not any(node.op_type in _WEIGHTED and node.name not in names for node in graph.node):
+        raise InputError(f"--keep-float {pattern.pattern}: matches every layer; leave out --int8")
     return names
 
 
@@ -212,7 +214,7 @@ def _with_float_output(model: bytes) -> bytes:
 
 
 def _count_quantised(model: bytes) -> dict[str, int]:
-    """Count, per operator type, the nodes whose first input comes out of a DequantizeLinear."""
+    """Count, per operator type, the nodes fed by integers (weighted ones: data and weights)."""
     import onnx
 
     graph = onnx.load_from_string(model).graph
@@ -221,6 +223,7 @@ def _count_quantised(model: bytes) -> dict[str, int]:
     }
     counts: dict[str, int] = {}
     for node in graph.node:
-        if node.op_type != "QuantizeLinear" and node.input and node.input[0] in dequantised:
+        fed_by = node.input[: 2 if node.op_type in _WEIGHTED else 1]
+        if node.op_type != "QuantizeLinear" and fed_by and dequantised.issuperset(fed_by):
             counts[node.op_type] = counts.get(node.op_type, 0) + 1
     return dict(sorted(counts.items()))

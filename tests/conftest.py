@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -154,3 +155,91 @@ def toy_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("source") / "toy.tif"
     write_geotiff(path, toy_image(512, 640, seed=3))
     return path
+
+
+@pytest.fixture(scope="session")
+def toy_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a tiny residual network, 64-px input, 32-d, 0.3 to 3 m/px.
+
+    Its weights are random, its batch norms have seen images: embeddings of different images
+    differ, as those of a trained network do.
+    """
+    torch = pytest.importorskip("torch", reason="checkpoints need torch (the train extra)")
+    from s4g.train.checkpoint import model_id, save_checkpoint
+    from s4g.train.model import Encoder, ModelConfig, normalise
+
+    torch.manual_seed(0)
+    encoder = Encoder(ModelConfig("test_resnet", TOY_INPUT_PX, TOY_DIM))
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.8, 1.2)
+    images = torch.from_numpy(np.stack([toy_image(64, 64, seed) for seed in range(32)]))
+    with torch.no_grad():
+        for _ in range(20):
+            encoder.train()(normalise(images, TOY_SPEC.mean, TOY_SPEC.std))
+    spec = dataclasses.replace(TOY_SPEC, model_id=model_id(encoder), backbone="test_resnet")
+    path = tmp_path_factory.mktemp("checkpoint") / "toy.safetensors"
+    save_checkpoint(path, encoder, spec)
+    return path
+
+
+@pytest.fixture(scope="session")
+def toy_pack(tmp_path_factory: pytest.TempPathFactory, toy_encoder: Path, toy_source: Path) -> Path:
+    """A pack of the toy source by the toy encoder: tiles of 48 and 64 m, with imagery."""
+    from s4g.core.engine import load_engine
+    from s4g.core.ground import open_ground
+    from s4g.tilepacks.build import build_pack
+    from s4g.tilepacks.plan import plan_pack
+    from s4g.tilepacks.writer import write_pack
+
+    ground, engine = open_ground(str(toy_source)), load_engine(toy_encoder, "cpu", 1)
+    plan = plan_pack(ground, engine.spec, levels_m=(48.0, 64.0))
+    path = tmp_path_factory.mktemp("pack") / "toy.s4gpack"
+    write_pack(path, build_pack(ground, engine, plan))
+    ground.close()
+    return path
+
+
+@dataclasses.dataclass(frozen=True)
+class ToyFlight:
+    """Photos of the toy source and what goes with them."""
+
+    photos: Path
+    telemetry: Path
+    truth: Path
+    hfov_deg: float
+
+
+@pytest.fixture(scope="session")
+def toy_flight(tmp_path_factory: pytest.TempPathFactory, toy_source: Path) -> ToyFlight:
+    """Six photos from 100 m over the toy source, turning and tilting a little on the way."""
+    import cv2
+
+    from s4g.core.camera import Attitude, Camera, ground_from_patch, pixel_from_ground
+    from s4g.core.geo import LocalFrame
+    from s4g.core.ground import GroundWindow, open_ground
+    from s4g.core.images import encode_rgb
+
+    folder = tmp_path_factory.mktemp("flight")
+    (folder / "photos").mkdir()
+    ground = open_ground(str(toy_source))
+    frame = LocalFrame(*ground.bounds.center)
+    side_m, side_px = 300.0, 600
+    window = GroundWindow(-side_m / 2, side_m / 2, side_m / side_px, side_px, side_px)
+    picture = ground.read(frame, window).rgb
+    ground.close()
+    camera = Camera.from_hfov(320, 240, 60.0)
+    telemetry, truth = ["file,t,yaw_deg,pitch_deg,roll_deg,agl_m"], ["file,t,lat,lon"]
+    for i in range(6):
+        east_m, north_m, yaw_deg = -60.0 + 24.0 * i, 8.0 * (i % 3) - 8.0, (340.0 + 12.0 * i) % 360
+        attitude = Attitude(yaw_deg, 2.0 - i, 0.5 * i, 100.0)
+        map_m = ground_from_patch(-east_m, -north_m, side_m, side_px)
+        photo = cv2.warpPerspective(picture, pixel_from_ground(camera, attitude) @ map_m, (320, 240))
+        name = f"photo_{i}.jpg"
+        (folder / "photos" / name).write_bytes(encode_rgb(np.asarray(photo, np.uint8), ".jpg", 95))
+        telemetry.append(f"{name},{i * 2.0},{yaw_deg},{attitude.pitch_deg},{attitude.roll_deg},100")
+        lat, lon = frame.to_wgs84(east_m, north_m)
+        truth.append(f"{name},{i * 2.0},{float(lat):.9f},{float(lon):.9f}")
+    (folder / "telemetry.csv").write_text("\n".join(telemetry) + "\n")
+    (folder / "truth.csv").write_text("\n".join(truth) + "\n")
+    return ToyFlight(folder / "photos", folder / "telemetry.csv", folder / "truth.csv", 60.0)

@@ -1,0 +1,143 @@
+"""The parity report: bars, verdict, JSON and table."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="export needs torch (the export extra)")
+
+from s4g.core.errors import S4GError
+from s4g.core.spec import EncoderSpec
+from s4g.export import report as reporting
+from s4g.export.bench import Latency
+from s4g.export.calibration import TileSet
+from s4g.export.parity import Agreement, Recall
+from s4g.export.report import Artefact, Bars, Report, check_bars
+
+SPEC = EncoderSpec("ab" * 32, "toy", 32, (0.5,) * 3, (0.25,) * 3, 8, (8,), 0.5, 4.0, True, 0.1)
+CLOSE = Agreement(mean=0.999, p1=0.995, min=0.99)
+FAR = Agreement(mean=0.99, p1=0.97, min=0.9)
+
+
+def artefact(precision: str = "int8", **changes: object) -> Artefact:
+    made = Artefact(
+        file=f"encoder.{precision}.onnx",
+        precision=precision,
+        size_bytes=11_600_000,
+        sha256="0" * 64,
+        served=CLOSE,
+        literal=CLOSE,
+        recall=Recall(0.90, 0.97),
+        recall_on_fp32_tiles=Recall(0.91, 0.97),
+        latency=Latency(5.0, 6.0, 7.0) if precision == "int8" else Latency(15.0, 16.0, 17.0),
+        quantised={"Conv": 20} if precision == "int8" else {},
+        kept_float=(),
+    )
+    return dataclasses.replace(made, **changes)
+
+
+def report(*artefacts: Artefact) -> Report:
+    tiles = np.zeros((3, 32, 32, 3), np.uint8)
+    return Report(
+        spec=SPEC,
+        tiles=TileSet("ortho.tif", tiles, np.zeros((4, 48, 48, 3), np.uint8), 1, True),
+        method="minmax",
+        seed=0,
+        threads=1,
+        checkpoint=Recall(0.91, 0.97),
+        max_fp32_difference=1e-6,
+        mean_cosine_between_places=0.2,
+        artefacts=artefacts or (artefact("fp32"), artefact("int8")),
+        bars=Bars(min_cosine=0.98),
+    )
+
+
+def test_a_close_engine_passes() -> None:
+    assert report().missed == []
+    check_bars(report(), accept_loss=False)
+
+
+@pytest.mark.parametrize("which", ["served", "literal"])
+def test_the_worse_of_served_and_literal_cosine_counts(which: str) -> None:
+    made = report(artefact("fp32"), artefact("int8", **{which: FAR}))
+    assert made.missed == [
+        "encoder.int8.onnx: cosine to the checkpoint 0.9700 at the 1st percentile, "
+        "--min-cosine 0.98"
+    ]
+
+
+def test_a_cosine_that_is_no_number_is_a_miss() -> None:
+    nothing = Agreement(float("nan"), float("nan"), float("nan"))
+    assert len(report(artefact("int8", served=nothing, literal=nothing)).missed) == 1
+
+
+def test_bars_are_not_for_fp32_which_has_its_own_gate() -> None:
+    assert report(artefact("fp32", served=FAR), artefact("int8")).missed == []
+
+
+def test_lost_recall_is_a_miss() -> None:
+    made = report(artefact("fp32"), artefact("int8", recall=Recall(0.88, 0.95)))
+    assert made.missed == [
+        "encoder.int8.onnx: R@1 0.910 to 0.880, a drop of at most 0.02 is allowed"
+    ]
+
+
+def test_a_drop_of_exactly_the_bar_passes() -> None:
+    assert report(artefact("int8", recall=Recall(0.91 - 0.02, 0.95))).missed == []
+
+
+def test_a_missed_bar_fails_naming_figures_and_remedies() -> None:
+    made = report(artefact("int8", served=FAR, recall=Recall(0.88, 0.95)))
+    with pytest.raises(S4GError) as failure:
+        check_bars(made, accept_loss=False)
+    assert failure.value.exit_code == 1
+    assert str(failure.value) == (
+        "encoder.int8.onnx: cosine to the checkpoint 0.9700 at the 1st percentile, "
+        "--min-cosine 0.98; encoder.int8.onnx: R@1 0.910 to 0.880, a drop of at most 0.02 is "
+        "allowed; nothing was written: calibrate on more imagery (--images), try --method "
+        "percentile, keep layers in float (--keep-float), or pass --accept-loss"
+    )
+
+
+def test_an_accepted_loss_passes_but_is_reported() -> None:
+    made = report(artefact("fp32"), artefact("int8", served=FAR))
+    check_bars(made, accept_loss=True)
+    assert reporting.as_json(made)["bars"]["missed"] == made.missed
+    assert "bar missed: encoder.int8.onnx: cosine" in reporting.as_table(made)
+
+
+def test_the_json_tells_what_was_made_from_what() -> None:
+    made = json.loads(json.dumps(reporting.as_json(report())))
+    assert made["report_version"] == 1
+    assert made["model_id"] == SPEC.model_id
+    assert made["calibration"] == {
+        "source": "ortho.tif",
+        "georeferenced": True,
+        "files": 1,
+        "images": 3,
+        "sha256": report().tiles.sha256,
+        "method": "minmax",
+        "seed": 0,
+    }
+    assert made["checkpoint"] == {"r1": 0.91, "r5": 0.97}
+    assert [a["precision"] for a in made["artefacts"]] == ["fp32", "int8"]
+    assert made["artefacts"][1]["served"] == {"mean": 0.999, "p1": 0.995, "min": 0.99}
+    assert made["artefacts"][1]["latency"] == {"p50_ms": 5.0, "p95_ms": 6.0, "p99_ms": 7.0}
+    assert set(made["tools"]) == {"s4g", "torch", "timm", "onnx", "onnxruntime"}
+
+
+def test_the_table_sets_engines_side_by_side() -> None:
+    lines = reporting.as_table(report()).splitlines()
+    rows = {line.split()[0]: " ".join(line.split()[1:]) for line in lines if line}
+    shared = "11.6 0.9990 0.9950 0.9900 0.900 0.970"
+    assert rows["encoder.fp32.onnx"] == f"{shared} 15.00 16.00"
+    assert rows["encoder.int8.onnx"] == f"{shared} 5.00 6.00"
+    assert "INT8 is 3.0 times as fast as FP32 on this machine (" in lines[-1]
+
+
+def test_there_is_no_verdict_without_int8() -> None:
+    assert report(artefact("fp32")).verdict == ""

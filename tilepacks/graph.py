@@ -1,7 +1,7 @@
 """The search graph (HNSW) of a level: built by hnswlib, kept as links only, put together at open.
 
 hnswlib's own file holds every vector as 32-bit floats and is not safe to load when damaged: a
-wrong link or header crashes the process. A pack therefore stores the links alone (about 20 bytes
+wrong link or header crashes the process. A pack therefore stores the links alone (about 30 bytes
 per vector instead of several hundred), and every number in them is checked before hnswlib sees a
 file image that was made from them here (Malkov and Yashunin, HNSW, 2018).
 """

@@ -83,4 +83,5 @@ def parked_cars(canvas: Canvas) -> Floats:
     found = found[np.isin(ground, _DRIVEN) & (canvas.at(canvas.building, found[:, :2]) == 0)]
     found[:, :2] = canvas.pixels(found[:, :2])
     inside = ((found[:, :2] > -8) & (found[:, :2] < canvas.side_px + 8)).all(axis=1)
-    return found[inside]
+    cars: Floats = found[inside]
+    return cars

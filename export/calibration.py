@@ -105,6 +105,12 @@ def cut_tiles(source: str, spec: EncoderSpec, tiles: int, places: int, seed: int
 
 def _open_source(source: str, stack: contextlib.ExitStack) -> tuple[list[Ground], list[Path]]:
     path = Path(source)
+    landscape = source == "landscape" or source.startswith("landscape:")
+    if not landscape and not path.exists():
+        raise InputError(
+            f"--calib {source}: no such file or folder; give a georeferenced raster, a folder of "
+            "imagery, or landscape"
+        )
     if not path.is_dir():
         ground = stack.enter_context(contextlib.closing(open_ground(source)))
         return [Ground(ground.name, ground.bounds, ground.gsd_m, ground)], []
@@ -224,7 +230,7 @@ def _crop(
             side = int(np.exp(rng.uniform(np.log(finest), np.log(short + 0.5))))
             y = int(rng.integers(image.shape[0] - side + 1))
             x = int(rng.integers(image.shape[1] - side + 1))
-            crop = image[y : y + side, x : x + side]
-            crop = cv2.resize(crop, (side_px, side_px), interpolation=cv2.INTER_AREA)
+            square = image[y : y + side, x : x + side]
+            crop = cv2.resize(square, (side_px, side_px), interpolation=cv2.INTER_AREA)
             found.append(np.asarray(crop, np.uint8))
     return np.stack([found[i] for i in rng.permutation(count)])

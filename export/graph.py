@@ -41,8 +41,8 @@ def export_graph(encoder: Encoder, spec: EncoderSpec) -> bytes:
     """Return the encoder as an FP32 ONNX file with its spec in the metadata.
 
     The batch is dynamic, height and width are fixed to `spec.input_px`. The tracing exporter is
-    used on purpose: it needs no onnxscript, is several times faster than the dynamo exporter and
-    gives the same embeddings for every backbone tried (docs/exporting.md).
+    used on purpose: it needs no onnxscript and is several times faster than the dynamo exporter
+    (docs/exporting.md).
 
     Raises:
         S4GError: the backbone uses an operation that ONNX cannot express.
@@ -97,7 +97,7 @@ def _fold_layer_scale(block: nn.Module) -> None:
     last.weight.mul_(gamma.reshape(-1, *[1] * (last.weight.ndim - 1)))
     if last.bias is not None:
         last.bias.mul_(gamma)
-    block.gamma = None
+    block.register_parameter("gamma", None)
 
 
 def with_metadata(model: bytes, spec: EncoderSpec, made: dict[str, Any]) -> bytes:

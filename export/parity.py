@@ -124,9 +124,9 @@ def _camera_view(place: Images, input_px: int, rng: np.random.Generator) -> Imag
 def _other_light(image: Images, rng: np.random.Generator) -> Images:
     value = (image.astype(np.float32) / 255) ** rng.uniform(0.8, 1.25)
     value = value * rng.uniform(0.85, 1.15, 3).astype(np.float32) + rng.uniform(-0.05, 0.05)
-    value = cv2.GaussianBlur(value.astype(np.float32), (0, 0), rng.uniform(0.3, 1.0))
-    value = value + rng.normal(0, rng.uniform(0, 0.02), value.shape)
-    return np.asarray(np.clip(np.rint(value * 255), 0, 255), np.uint8)
+    blurred = cv2.GaussianBlur(value.astype(np.float32), (0, 0), rng.uniform(0.3, 1.0))
+    noisy = blurred + rng.normal(0, rng.uniform(0, 0.02), value.shape)
+    return np.asarray(np.clip(np.rint(noisy * 255), 0, 255), np.uint8)
 
 
 def embed_torch(encoder: Encoder, spec: EncoderSpec, images: Images) -> Embeddings:

@@ -178,7 +178,10 @@ def refusal(source: object, tiles: int = 5) -> str:
 
 
 def test_a_missing_source_is_refused() -> None:
-    assert refusal("missing.tif") == ("missing.tif: no such file; give a GeoTIFF or 'landscape'")
+    assert refusal("missing.tif") == (
+        "--calib missing.tif: no such file or folder; give a georeferenced raster, a folder of "
+        "imagery, or landscape"
+    )
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:

@@ -65,15 +65,17 @@ $(DONE)/dev: $(DONE)/pack
 
 # The same made-up ground twice: packed as it looks in one summer, flown over in the autumn a year
 # later. Truth is read to score the fixes, never to make them.
-DEMO_GROUND := landscape:seed=11,size_m=2000
+DEMO_GROUND := landscape:seed=11,size_m=1500
 
 demo: $(DONE)/pack
 	@mkdir -p demo
-	$(BIN)/s4g-pack --source '$(DEMO_GROUND),season=summer,year=0' \
+	$(BIN)/s4g-pack --source '$(DEMO_GROUND),season=summer,year=0' --levels 120 \
 	  --out demo/region.s4gpack --overwrite
-	$(BIN)/s4g-sim --source '$(DEMO_GROUND),season=autumn,year=1' --out demo/flight --overwrite
+	$(BIN)/s4g-sim --source '$(DEMO_GROUND),season=autumn,year=1' --pattern line \
+	  --agl 150 --speed 30 --fps 2 --out demo/flight --overwrite
 	$(BIN)/s4g-run --camera demo/flight/frames --telemetry demo/flight/telemetry.csv \
-	  --truth demo/flight/truth.csv --pack demo/region.s4gpack --realtime \
+	  --intrinsics demo/flight/camera.json --truth demo/flight/truth.csv \
+	  --pack demo/region.s4gpack --realtime \
 	  --out demo/fixes.jsonl --plot demo/track.png --overwrite
 
 test: $(DONE)/dev

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 from ..core.engine import BUNDLE_CPU_INT8, BUNDLE_FP32, Embeddings, load_engine
 from ..core.errors import InputError
-from ..core.files import atomic_folder, check_output, sha256_file, write_bytes, write_json
+from ..core.files import atomic_folder, check_output, sha256_bytes
 from ..core.spec import EncoderSpec
 from ..train.checkpoint import load_checkpoint
 from ..train.model import Encoder
@@ -88,8 +90,8 @@ def export_bundle(job: ExportJob, tell: Tell) -> Report:
     with atomic_folder(job.out, job.overwrite) as folder:
         report = _fill(job, folder, encoder, spec, tiles, tell)
         check_bars(report, job.accept_loss)
-        write_bytes(folder / SPEC_FILE, (spec.to_json() + "\n").encode())
-        write_json(folder / REPORT_FILE, as_json(report))
+        _write(folder / SPEC_FILE, (spec.to_json() + "\n").encode())
+        _write(folder / REPORT_FILE, (json.dumps(as_json(report), indent=2) + "\n").encode())
     return report
 
 
@@ -109,7 +111,7 @@ def _fill(
         tell(f"quantising with {len(tiles.tiles)} tiles ({job.method})")
         models[BUNDLE_CPU_INT8] = _int8(models[BUNDLE_FP32].model, job, spec, tiles)
     for name, made in models.items():
-        write_bytes(folder / name, made.model)
+        _write(folder / name, made.model)
     tell(f"comparing with the checkpoint on {len(tiles.places)} held-out places")
     pairs = held_out_pairs(tiles.places, spec.input_px, job.seed)
     trained = embed_torch(encoder, spec, pairs.images)
@@ -135,6 +137,14 @@ def _fill(
         artefacts=artefacts,
         bars=Bars(job.min_cosine),
     )
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file of a folder that is not there yet; its errors speak of the folder to be."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _int8(fp32: bytes, job: ExportJob, spec: EncoderSpec, tiles: TileSet) -> Quantised:
@@ -174,12 +184,13 @@ class _Judge:
         if made.quantised:
             facts["quantisation"] = self._quantisation(made)
         spec = dataclasses.replace(self.spec, precision=precision)
-        write_bytes(path, with_metadata(made.model, spec, facts), overwrite=True)
+        data = with_metadata(made.model, spec, facts)
+        _write(path, data)
         return Artefact(
             file=path.name,
             precision=precision,
-            size_bytes=path.stat().st_size,
-            sha256=sha256_file(path),
+            size_bytes=len(data),
+            sha256=sha256_bytes(data),
             served=agreement,
             literal=literal,
             recall=recall,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -157,6 +159,21 @@ def test_a_missed_bar_writes_nothing(toy_checkpoint, toy_source, tmp_path) -> No
     message = failure(wanted, S4GError)
     assert message.startswith("encoder.cpu.int8.onnx: cosine to the checkpoint 0.9")
     assert " at the 1st percentile, --min-cosine 1; nothing was written: " in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_leaves_nothing_behind(
+    toy_checkpoint, toy_source, tmp_path, monkeypatch
+) -> None:
+    def no_space(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(bundle.os, "fsync", no_space)
+    wanted = job(toy_checkpoint, toy_source, tmp_path / "out", int8=False)
+    assert failure(wanted, S4GError) == (
+        f"{tmp_path / 'out'}: cannot write (No space left on device); free some space or choose "
+        "another place; nothing was left behind"
+    )
     assert list(tmp_path.iterdir()) == []
 
 

@@ -35,6 +35,7 @@ __all__ = ["SEASONS", "SENSORS", "World", "make_world", "open_landscape", "rende
 
 MAX_SIDE_PX = 16384
 MAX_SEED = 2**32 - 1
+_MAX_LAT_DEG = 85  # towards the poles a box of degrees describes no square
 _DEFAULTS: dict[str, str] = {
     "seed": "7", "size_m": "2000", "gsd_m": "0.5", "season": "summer", "year": "0", "light": "0",
     "sensor": "a", "lat": "47", "lon": "8",
@@ -105,6 +106,12 @@ def open_landscape(source: str) -> ArrayGround:
         InputError: an unknown key or a bad value; the message names the legal ones.
     """
     values = _parse(source)
+    lat, lon = _number(values, "lat"), _number(values, "lon")
+    if not (abs(lat) <= _MAX_LAT_DEG and abs(lon) <= 180):
+        raise InputError(
+            f"landscape lat={lat:g},lon={lon:g}: expected latitude -{_MAX_LAT_DEG} to "
+            f"{_MAX_LAT_DEG} and longitude -180 to 180 degrees"
+        )
     world = make_world(
         _integer(values, "seed"), _number(values, "size_m"), _number(values, "gsd_m")
     )
@@ -112,17 +119,17 @@ def open_landscape(source: str) -> ArrayGround:
         world, values["season"], _integer(values, "year"), _integer(values, "light"),
         values["sensor"],
     )  # fmt: skip
-    return _ground(source, values, world, picture)
+    return _ground(source, LocalFrame(lat, lon), world, picture)
 
 
 def _ground(
-    source: str, values: dict[str, str], world: World, picture: npt.NDArray[np.uint8]
+    source: str, frame: LocalFrame, world: World, picture: npt.NDArray[np.uint8]
 ) -> ArrayGround:
     half = len(picture) * world.gsd_m / 2
     return ArrayGround(
         picture,
         np.ones(picture.shape[:2], np.bool_),
-        LocalFrame(_number(values, "lat"), _number(values, "lon")),
+        frame,
         -half,
         half,
         world.gsd_m,

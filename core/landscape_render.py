@@ -200,19 +200,19 @@ def _lighting(
         faces = (pitched + lean * np.cos(azimuth - light.azimuth_rad)) / up
         faces[0] = 1.0
         facing[sunlit] = np.clip(faces, 0.1, 1.7).astype(np.float32)[world.aspect[sunlit]]
-    shadow = _shadow(top, world.gsd_m, light)
+    shadow = cast_shadow(top, world.gsd_m, light)
     if opacity < 1:
         shadow *= np.float32(opacity)
         if sunlit.any():
-            np.maximum(shadow, _shadow(roof, world.gsd_m, light), out=shadow)
+            np.maximum(shadow, cast_shadow(roof, world.gsd_m, light), out=shadow)
     facing *= 1 - shadow
     facing *= np.float32(light.direct)
     facing += np.float32(1 - light.direct)
     return np.asarray(facing, np.float32)
 
 
-def _shadow(top: Float32, gsd_m: float, light: Light) -> Float32:
-    """Return 0 in the sun to 1 in the shadow of what stands on the ground.
+def cast_shadow(top: Float32, gsd_m: float, light: Light) -> Float32:
+    """Return (H, W) 0 in the sun to 1 in the shadow of what stands `top` metres high (H, W).
 
     A ray that grazes a top sinks by the tangent of the sun's elevation on its way. The highest
     ray over a pixel is found by doubling: rays from up to 2^k steps towards the sun are the best

@@ -84,7 +84,7 @@ class Validation:
 
 def validation_regions(grounds: list[Ground], recipe: Recipe) -> list[ValidationRegion]:
     """Cut the galleries and queries of the held-out grounds; the same for the same recipe."""
-    regions = []
+    regions: list[ValidationRegion] = []
     counts: dict[int, int] = {}
     for ground in grounds:
         if not ground.validates or counts.get(ground.source, 0) >= _MAX_GROUNDS:
@@ -169,7 +169,7 @@ def validate(
         order = np.argsort(-scores, axis=1)
         ranked = np.take_along_axis(distance, order, axis=1)
         for k, found in hits.items():
-            found.append((ranked[:, :k] <= HIT_FOOTPRINTS).any(axis=1))
+            found.append(np.asarray((ranked[:, :k] <= HIT_FOOTPRINTS).any(axis=1)))
         errors.append(ranked[:, 0])
         by_region[f"{region.name} @ {region.footprint_m:.0f} m"] = float(hits[1][-1].mean())
         likelihoods.append(_log_likelihoods(scores, distance <= _CALIBRATION_FOOTPRINTS))

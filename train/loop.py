@@ -55,8 +55,8 @@ class Trainer:
         self.sampler = PairSampler(grounds, recipe)
         self.regions: list[ValidationRegion] = validation_regions(grounds, recipe)
         self.span_m = _trained_footprints(grounds, recipe)
-        self.encoder = Encoder(recipe.model).to(self.device, memory_format=torch.channels_last)
-        self.averaged = Encoder(recipe.model).to(self.device, memory_format=torch.channels_last)
+        self.encoder = _on_device(Encoder(recipe.model), self.device)
+        self.averaged = _on_device(Encoder(recipe.model), self.device)
         self.averaged.load_state_dict(self.encoder.state_dict())
         self.averaged.eval().requires_grad_(False)
         self.loss = SymmetricInfoNCE(recipe.optim.label_smoothing).to(self.device)
@@ -219,7 +219,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write everything needed to go on from this step."""
-        tensors = {"log_scale": self.loss.log_scale}
+        tensors: dict[str, torch.Tensor] = {"log_scale": self.loss.log_scale}
         for prefix, encoder in (("encoder.", self.encoder), ("averaged.", self.averaged)):
             tensors |= {prefix + k: v for k, v in encoder.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
@@ -253,6 +253,10 @@ class Trainer:
     def write_recipe(self) -> None:
         """Keep the resolved recipe beside the results."""
         write_json(self.run / RECIPE_NAME, dataclasses.asdict(self.recipe), overwrite=True)
+
+
+def _on_device(encoder: Encoder, device: torch.device) -> Encoder:
+    return encoder.to(device).to(memory_format=torch.channels_last)
 
 
 def _with_prefix(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

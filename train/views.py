@@ -183,7 +183,7 @@ def _shade(image: Image, strength: float, rng: np.random.Generator) -> Image:
         field = np.clip((field - 0.5) * rng.uniform(4, 12) + 0.5, 0, 1)
     low = 1 - rng.uniform(0.2, 0.6) * strength
     gain = low + (1.15 - low) * field
-    return np.clip(image * gain[..., None], 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(image * gain[..., None], 0, 255), np.uint8)
 
 
 def _regrow(image: Image, strength: float, rng: np.random.Generator) -> Image:

@@ -1,0 +1,268 @@
+"""Training learns, stops, resumes to the same weights, and its checkpoint says what it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from s4g.core.errors import InputError, IntegrityError, S4GError
+from s4g.train.checkpoint import load_checkpoint, load_state, model_id, save_checkpoint
+from s4g.train.cli import cli
+from s4g.train.evaluate import validate, validation_regions
+from s4g.train.grounds import Ground, load_grounds
+from s4g.train.loop import Trainer
+from s4g.train.loss import SymmetricInfoNCE
+from s4g.train.model import Encoder, ModelConfig, normalise
+from s4g.train.recipe import GroundConfig, OptimConfig, Recipe, ViewConfig
+
+GROUND = GroundConfig("landscape", worlds=2, val_worlds=1, size_m=256.0, renders=2, credit="ours")
+
+
+@pytest.fixture(scope="module")
+def grounds() -> list[Ground]:
+    return load_grounds((GROUND,), None, lambda name: None)
+
+
+def recipe(steps: int, **optim: float) -> Recipe:
+    return Recipe(
+        name="tiny",
+        description="",
+        seed=5,
+        model=ModelConfig("resnet10t", 64, 32),
+        views=ViewConfig(),
+        optim=OptimConfig(
+            **{
+                "steps": steps,
+                "batch_pairs": 16,
+                "neighbours": 4,
+                "warmup_steps": 5,
+                "bf16": False,
+                "validate_every": 1000,
+                "save_every": 1000,
+                **optim,
+            }  # type: ignore[arg-type]
+        ),
+        grounds=(GROUND,),
+    )
+
+
+def trainer(run: Path, grounds: list[Ground], plan: Recipe) -> Trainer:
+    run.mkdir(exist_ok=True)
+    return Trainer(plan, grounds, run, "cpu", workers=1)
+
+
+def test_training_lowers_the_loss_and_writes_a_checkpoint_that_loads(
+    tmp_path: Path, grounds: list[Ground]
+) -> None:
+    run = trainer(tmp_path / "run", grounds, recipe(40))
+    validation = run.train(lambda steps: None)
+    assert validation is not None
+    lines = [json.loads(v) for v in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert losses[-1] < math.log(16)
+    encoder, spec = load_checkpoint(tmp_path / "run" / "encoder.safetensors")
+    assert spec.model_id == model_id(encoder)
+    assert spec.temperature == validation.temperature
+    assert spec.provenance["credits"] == ["ours"]
+    assert spec.provenance["steps"] == 40
+    assert spec.gsd_min_m == pytest.approx(max(20, 0.7 * 0.5 * 64) / 64)
+
+
+def test_a_resumed_training_ends_with_the_same_weights(
+    tmp_path: Path, grounds: list[Ground]
+) -> None:
+    whole = trainer(tmp_path / "whole", grounds, recipe(6))
+    whole.train(lambda steps: None)
+
+    first = trainer(tmp_path / "parts", grounds, recipe(6))
+
+    def stop_at_three(steps: int) -> None:
+        if first.step == 3:
+            first._on_signal(2, None)
+
+    assert first.train(stop_at_three) is None
+    second = trainer(tmp_path / "parts", grounds, recipe(6))
+    second.resume()
+    assert second.step == 3
+    second.train(lambda steps: None)
+    assert model_id(second.encoder) == model_id(whole.encoder)
+    assert model_id(second.averaged) == model_id(whole.averaged)
+
+
+def test_a_loss_that_is_not_finite_stops_with_a_remedy(
+    tmp_path: Path, grounds: list[Ground]
+) -> None:
+    run = trainer(tmp_path / "run", grounds, recipe(3))
+    with torch.no_grad():
+        run.encoder.project.weight.fill_(float("nan"))
+    with pytest.raises(S4GError) as error:
+        run.train(lambda steps: None)
+    assert str(error.value) == (
+        "step 0: the loss is nan; lower learning_rate in the recipe and continue from the last "
+        "save with --resume"
+    )
+
+
+def test_a_state_of_another_model_is_refused(tmp_path: Path, grounds: list[Ground]) -> None:
+    trainer(tmp_path / "run", grounds, recipe(3)).save()
+    other = dataclasses.replace(recipe(3), model=ModelConfig("resnet10t", 64, 48))
+    with pytest.raises(S4GError, match="the state of another model; train into a new folder$"):
+        trainer(tmp_path / "run", grounds, other).resume()
+
+
+def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "state.safetensors"
+    path.write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00garbage!")
+    with pytest.raises(IntegrityError, match="not a safetensors checkpoint"):
+        load_state(path)
+
+
+def test_weights_altered_after_training_are_refused(tmp_path: Path, grounds: list[Ground]) -> None:
+    run = trainer(tmp_path / "run", grounds, recipe(3))
+    run.validate_and_save()
+    path = tmp_path / "run" / "encoder.safetensors"
+    encoder, spec = load_checkpoint(path)
+    with torch.no_grad():
+        encoder.project.bias[0] += 1
+    save_checkpoint(path, encoder, spec, overwrite=True)
+    with pytest.raises(IntegrityError) as error:
+        load_checkpoint(path)
+    assert str(error.value) == (
+        f"{path}: its weights are not those of its model id; it was altered"
+    )
+
+
+def test_perfect_embeddings_have_full_recall_and_no_error(grounds: list[Ground]) -> None:
+    (region,) = validation_regions(grounds, recipe(1))
+    # An oracle that writes each picture's place on the unit sphere: near places, near vectors.
+    places = {id(region.tiles): region.tile_xy, id(region.queries): region.query_xy}
+
+    def oracle(images: np.ndarray) -> np.ndarray:
+        xy = places[id(images)] * 0.05
+        lifted = np.column_stack([xy, np.sqrt(1 - (xy**2).sum(axis=1))])
+        return lifted.astype(np.float32)
+
+    result = validate([region], oracle)
+    assert result.recall == {1: 1.0, 5: 1.0, 10: 1.0}
+    assert result.median_error < 0.2
+
+
+def test_blind_embeddings_have_the_recall_of_chance(grounds: list[Ground]) -> None:
+    (region,) = validation_regions(grounds, recipe(1))
+    rng = np.random.default_rng(0)
+
+    def blind(images: np.ndarray) -> np.ndarray:
+        vectors = rng.standard_normal((len(images), 16)).astype(np.float32)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    assert validate([region], blind).recall[1] < 0.3
+
+
+def test_the_loss_is_symmetric_and_lowest_on_the_diagonal() -> None:
+    loss = SymmetricInfoNCE(label_smoothing=0.0)
+    a = torch.nn.functional.normalize(torch.randn(8, 16, generator=torch.manual_seed(1)), dim=1)
+    b = torch.nn.functional.normalize(torch.randn(8, 16, generator=torch.manual_seed(2)), dim=1)
+    assert loss(a, b).item() == pytest.approx(loss(b, a).item(), rel=1e-5)
+    assert loss(a, a) < loss(a, b) < loss(a, a.roll(1, 0))
+
+
+def test_the_scale_is_bounded() -> None:
+    loss = SymmetricInfoNCE(label_smoothing=0.1)
+    loss.log_scale.data.fill_(50.0)
+    assert loss.scale.item() == pytest.approx(100.0)
+
+
+def test_embeddings_have_unit_length_and_tell_images_apart() -> None:
+    torch.manual_seed(0)
+    encoder = Encoder(ModelConfig("resnet10t", 64, 32)).eval()
+    images = torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8)
+    out = encoder(normalise(images, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)))
+    assert out.shape == (3, 32)
+    assert torch.allclose(out.norm(dim=1), torch.ones(3), atol=1e-5)
+    assert not torch.allclose(out[0], out[1], atol=1e-3)
+
+
+def test_an_unknown_backbone_is_named() -> None:
+    with pytest.raises(InputError) as error:
+        Encoder(ModelConfig("resnet999", 64, 32))
+    assert str(error.value) == (
+        "backbone resnet999: timm has no such model; see timm.list_models()"
+    )
+
+
+def command(*arguments: object) -> tuple[int, str, str]:
+    done = subprocess.run(
+        [sys.executable, "-c", "from s4g.train.cli import main; main()", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_run_folder_that_holds_a_training_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text("{}\n")
+    code, _, message = command("--recipe", "landscape", "--out", tmp_path)
+    assert code == 2
+    assert message == (
+        f"error: {tmp_path}: already holds a training; pass --resume to go on or choose another "
+        "--out\n"
+    )
+
+
+def test_resuming_nothing_is_refused(tmp_path: Path) -> None:
+    code, _, message = command("--recipe", "landscape", "--out", tmp_path, "--resume")
+    assert code == 2
+    assert message == (
+        f"error: {tmp_path}: holds no state.safetensors to resume from; start without --resume\n"
+    )
+
+
+def test_evaluating_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(b"nothing of the kind")
+    code, _, message = command("eval", path, "--recipe", "landscape")
+    assert code == 2
+    assert message.startswith(f"error: {path}: not a safetensors checkpoint")
+    assert message.count("\n") == 1
+
+
+def test_training_and_evaluation_by_command(tmp_path: Path) -> None:
+    plan = tmp_path / "tiny.toml"
+    plan.write_text(
+        '[model]\nbackbone = "resnet10t"\ninput_px = 64\nembedding_dim = 32\n'
+        "[optim]\nsteps = 2\nbatch_pairs = 8\nbf16 = false\n"
+        '[[ground]]\nkind = "landscape"\nworlds = 1\nval_worlds = 1\nsize_m = 256\nrenders = 2\n'
+    )
+    runner = CliRunner()
+    run = tmp_path / "run"
+    done = runner.invoke(cli, ["--recipe", str(plan), "--out", str(run)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert sorted(p.name for p in run.iterdir()) == [
+        "encoder.safetensors",
+        "metrics.jsonl",
+        "recipe.json",
+        "state.safetensors",
+    ]
+    checkpoint = str(run / "encoder.safetensors")
+    done = runner.invoke(
+        cli, ["eval", checkpoint, "--recipe", str(plan), "--json"], catch_exceptions=False
+    )
+    figures = json.loads(done.stdout)
+    assert set(figures) == {
+        "recall_at_1",
+        "recall_at_5",
+        "recall_at_10",
+        "median_error_footprints",
+        "temperature",
+        "recall_at_1_by_region",
+    }

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from s4g.core.camera import Attitude
 from s4g.core.files import atomic_file
 from s4g.runtime.exif import attitude_from_gimbal, hfov_from_35mm_deg
 
@@ -22,6 +23,17 @@ ORTHO = "ortho_from_laz_0.12m.tif"
 # The frames cover 65 x 37 m. Turned by 45 degrees, the largest north-up square inside is 26 m;
 # 28 and 36 m still lie in the frame to 90 and 75 %.
 LEVELS_M = "28,36"
+
+
+def _turned(pose: Attitude) -> Attitude:
+    """Return the attitude of a photo stored upside down.
+
+    The six photos of the leg flown south-west show north-east at the top: a camera looking
+    straight down cannot tell up, wrote orientation 180 into the EXIF, and the copies had that
+    applied. Matched by hand on the orthophoto, they lie 177 to 180 degrees from their gimbal yaw,
+    the other twelve -4.5 to 1.5.
+    """
+    return Attitude((pose.yaw_deg + 180.0) % 360.0, -pose.pitch_deg, -pose.roll_deg, pose.agl_m)
 
 
 def write_tables(photos_csv: Path, telemetry_csv: Path, truth_csv: Path) -> float:
@@ -34,6 +46,8 @@ def write_tables(photos_csv: Path, telemetry_csv: Path, truth_csv: Path) -> floa
             pose = attitude_from_gimbal(
                 *(float(row[n]) for n in ("gimbal_yaw", "gimbal_pitch", "gimbal_roll", "rel_alt_m"))
             )
+            if abs((pose.yaw_deg + 180.0) % 360.0 - 180.0) > 90.0:
+                pose = _turned(pose)
             angles = f"{pose.yaw_deg:.3f},{pose.pitch_deg:.3f},{pose.roll_deg:.3f}"
             file.write(f"{row['file']},{angles},{pose.agl_m:.2f}\n")
     with atomic_file(truth_csv, True) as path, path.open("w", encoding="utf-8") as file:
@@ -63,9 +77,7 @@ def main() -> None:
     options = parser.parse_args()
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
-    hfov_deg = write_tables(
-        options.data / "photos.csv", out / "telemetry.csv", out / "truth.csv"
-    )
+    hfov_deg = write_tables(options.data / "photos.csv", out / "telemetry.csv", out / "truth.csv")
     encoder = ["--encoder", options.encoder] if options.encoder else []
     pack = str(out / "brighton.s4gpack")
     command(

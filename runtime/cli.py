@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import deque
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 import click
 
@@ -16,12 +18,15 @@ from ..core.files import atomic_file, check_output, write_bytes
 if TYPE_CHECKING:
     from ..core.engine import Engine
     from ..tilepacks.reader import Pack
+    from .fix import Fix
     from .frames import FrameSource
     from .intrinsics import Lens
+    from .pipeline import Stages
     from .score import ScoredFix, Truth
     from .telemetry import Telemetry
 
 _PATH = click.Path(path_type=Path)
+_LATEST_STAGES = 10_000  # frames whose stage times are kept: a long flight must not fill memory
 
 
 @click.group(cls=CommandGroup)
@@ -89,16 +94,21 @@ def run(
     for path in (out, plot):
         if path is not None:
             check_output(path, overwrite)
+    from .pipeline import FixMaker, Localiser, run_frames
+
     with ExitStack() as stack:
         lens = _lens(hfov, intrinsics)
         known_truth = _truth(truth)
         pack, engine = _pack_and_engine(stack, pack_path, encoder, threads)
         source = stack.enter_context(closing(_source(camera)))
         poses = _telemetry(telemetry, source)
-        fixes = _run(
-            stack, source, poses, pack, engine, lens,
-            level, realtime, max_frames, diagnostics, out, overwrite, quiet,
-        )  # fmt: skip
+        localiser = Localiser(pack, engine, lens, level)
+        results = run_frames(
+            source, poses, localiser, FixMaker(pack, diagnostics), realtime, max_frames
+        )
+        keep = known_truth is not None or plot is not None
+        total = min(source.count or 0, max_frames or source.count or 0)
+        fixes = _stream(results, source, total, out, overwrite, quiet, keep)
         if known_truth is not None:
             _say_score(fixes, known_truth)
         if plot is not None:
@@ -160,53 +170,47 @@ def _telemetry(telemetry: str | None, source: FrameSource) -> Telemetry:
     return ExifTelemetry() if telemetry == "exif" else read_telemetry(Path(telemetry))
 
 
-def _run(
-    stack: ExitStack,
+def _stream(
+    results: Iterator[tuple[Fix, Stages]],
     source: FrameSource,
-    poses: Telemetry,
-    pack: Pack,
-    engine: Engine,
-    lens: Lens,
-    level: float | None,
-    realtime: bool,
-    max_frames: int | None,
-    diagnostics: bool,
+    total: int,
     out: Path | None,
     overwrite: bool,
     quiet: bool,
+    keep: bool,
 ) -> list[ScoredFix]:
-    from .pipeline import FixMaker, Localiser, run_frames
+    """Print and write fixes as they come; return them where `keep` asks for it."""
     from .score import parse_fix, stage_table
 
-    localiser = Localiser(pack, engine, lens, level)
-    maker = FixMaker(pack, diagnostics)
     fixes: list[ScoredFix] = []
-    stages: list[dict[str, float]] = []
-    with ExitStack() as writing:
-        file: IO[Any] | None = None
+    stages: deque[Stages] = deque(maxlen=_LATEST_STAGES)
+    frames = issued = 0
+    with ExitStack() as stack:
+        file: IO[str] | None = None
         if out is not None:
-            temporary = writing.enter_context(atomic_file(out, overwrite))
+            temporary = stack.enter_context(atomic_file(out, overwrite))
             # Line by line, so that after a power cut the temporary file still tells the flight.
-            file = writing.enter_context(temporary.open("w", encoding="utf-8", buffering=1))
-        total = min(source.count or 0, max_frames or source.count or 0)
-        advance = writing.enter_context(progress("localising", total, "frames"))
+            file = stack.enter_context(temporary.open("w", encoding="utf-8", buffering=1))
+        advance = stack.enter_context(progress("localising", total, "frames"))
         try:
-            for fix, times in run_frames(source, poses, localiser, maker, realtime, max_frames):
+            for fix, times in results:
                 line = fix.to_json()
                 if not quiet:
                     click.echo(line)
                 if file is not None:
                     file.write(line + "\n")
-                fixes.append(parse_fix(line, "fix"))
+                if keep:
+                    fixes.append(parse_fix(line, "fix"))
                 stages.append(times)
+                frames += 1
+                issued += fix.lat is not None
                 advance(1)
         except KeyboardInterrupt:
             if source.count is not None:
                 raise
             say("interrupted")  # a live run ends this way: keep what it found
-    issued = sum(fix.lat is not None for fix in fixes)
     drops = f", {source.dropped} frames dropped" if source.dropped else ""
-    say(f"{issued} fixes from {len(fixes)} frames{drops}")
+    say(f"{issued} fixes from {frames} frames{drops}")
     if stages:
         say(stage_table(stages))
     return fixes

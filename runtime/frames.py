@@ -78,8 +78,12 @@ class FrameSource(Protocol):
     """Something that yields frames in order."""
 
     name: str
-    count: int | None  # frames to come, None where nobody knows
     dropped: int  # live frames that were overtaken by newer ones
+
+    @property
+    def count(self) -> int | None:
+        """Frames to come, None where nobody knows."""
+        ...
 
     def frames(self) -> Iterator[Frame]:
         """Yield the frames.

@@ -14,6 +14,7 @@ import cv2
 from ..core.camera import Camera
 from ..core.errors import InputError
 from ..core.images import read_bytes
+from .video import quiet_opencv
 
 # Models whose coefficients are OpenCV's own, in its order, and how many they may have.
 _MODELS = {"plumb_bob": (4, 5), "rational_polynomial": (8,)}
@@ -88,7 +89,7 @@ def _from_yaml(path: Path, text: str) -> Camera:
     if not text.startswith("%YAML"):
         text = "%YAML:1.0\n---\n" + text
     flags = cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY | cv2.FILE_STORAGE_FORMAT_YAML
-    cv2.setLogLevel(0)
+    quiet_opencv()
     try:
         storage = cv2.FileStorage(text, flags)
     except (cv2.error, SystemError):

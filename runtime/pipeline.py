@@ -19,8 +19,9 @@ from .locate import Estimate, Evidence, gather, locate
 from .normalise import PatchPlan, cut_patches, find_level, max_reduction, plan_patches
 from .telemetry import Sample, Telemetry
 
-# More patches are more evidence and more inference; three span a wide frame.
-MAX_PATCHES = 3
+# More patches are more evidence and more inference. On the Brighton photos one patch put 8 to 11
+# of 18 within 8 m, three 10 to 11, five 11 to 12, with half the median error of one.
+MAX_PATCHES = 5
 TOP_TILES = 5  # candidates reported with each fix
 
 Stages = dict[str, float]
@@ -157,8 +158,9 @@ class FixMaker:
         if state is State.TRACK:
             self._anchor_t = t
             return replace(fix, anchor_age_s=0.0)
-        known = t is not None and self._anchor_t is not None
-        return replace(fix, anchor_age_s=t - self._anchor_t if known else None)  # type: ignore[operator]
+        if t is None or self._anchor_t is None:
+            return fix
+        return replace(fix, anchor_age_s=t - self._anchor_t)
 
     def _state(self, finding: Finding) -> State:
         if finding.reason is not None or finding.estimate is None or finding.plan is None:

@@ -75,7 +75,7 @@ class _Canvas:
         self.rgb[cut] = cv2.addWeighted(self.rgb[cut], 0.12, paper, 0.88, 0)
 
     def _px(self, width: float) -> int:
-        return max(1, round(width * self.unit))
+        return max(1, int(width * self.unit + 0.5))
 
 
 def _fixed(point: Floats) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -272,7 +272,7 @@ def score_table(score: Score) -> str:
     return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
 
 
-def stage_table(stages: Sequence[dict[str, float]]) -> str:
+def stage_table(stages: Collection[dict[str, float]]) -> str:
     """Return p50 and p95 of each stage's milliseconds as lines of text."""
     names = list(dict.fromkeys(name for times in stages for name in times))
     lines = [f"{'stage':<10} {'p50 ms':>8} {'p95 ms':>8}"]

@@ -30,10 +30,10 @@ _CLOCK_TOLERANCE_S = 2.0
 _FFMPEG_OPTIONS = "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay"
 
 
-def _quiet_opencv() -> None:
+def quiet_opencv() -> None:
     """Keep OpenCV's and FFmpeg's own warnings off stderr: errors are ours, on one line."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    cv2.setLogLevel(0)
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 class VideoFile:
@@ -47,7 +47,7 @@ class VideoFile:
         Raises:
             InputError: it is no video that can be decoded.
         """
-        _quiet_opencv()
+        quiet_opencv()
         self.name = str(path)
         self._capture = cv2.VideoCapture(self.name, cv2.CAP_FFMPEG)
         if not self._capture.isOpened():
@@ -92,7 +92,7 @@ class LiveCamera:
         Raises:
             InputError: it cannot be opened; the message says what to check.
         """
-        _quiet_opencv()
+        quiet_opencv()
         self.name = source
         self.dropped = 0
         self._capture = _open_live(source)

@@ -234,7 +234,8 @@ def toy_flight(tmp_path_factory: pytest.TempPathFactory, toy_source: Path) -> To
         east_m, north_m, yaw_deg = -60.0 + 24.0 * i, 8.0 * (i % 3) - 8.0, (340.0 + 12.0 * i) % 360
         attitude = Attitude(yaw_deg, 2.0 - i, 0.5 * i, 100.0)
         map_m = ground_from_patch(-east_m, -north_m, side_m, side_px)
-        photo = cv2.warpPerspective(picture, pixel_from_ground(camera, attitude) @ map_m, (320, 240))
+        pixel_from_map = pixel_from_ground(camera, attitude) @ map_m
+        photo = cv2.warpPerspective(picture, pixel_from_map, (320, 240))
         name = f"photo_{i}.jpg"
         (folder / "photos" / name).write_bytes(encode_rgb(np.asarray(photo, np.uint8), ".jpg", 95))
         telemetry.append(f"{name},{i * 2.0},{yaw_deg},{attitude.pitch_deg},{attitude.roll_deg},100")

@@ -1,0 +1,162 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s4g.runtime.locate import (
+    HPL_PER_SIGMA,
+    MAX_CANDIDATES,
+    MIN_MASS,
+    Estimate,
+    Evidence,
+    gather,
+    joint_weights,
+    locate,
+)
+
+FOOTPRINT_M, STRIDE_M, TEMPERATURE = 80.0, 20.0, 0.05
+
+
+class Lattice:
+    """Tiles every 20 m whose scores fall off with the distance from the places given."""
+
+    def __init__(self, places: list[tuple[float, float]], heights: list[float] | None = None):
+        axis = np.arange(-400.0, 401.0, STRIDE_M)
+        east, north = np.meshgrid(axis, axis)
+        self.east_m, self.north_m = east.ravel(), north.ravel()
+        self.places, self.heights = places, heights or [0.9] * len(places)
+        self.asked: tuple[int, int] | None = None
+
+    def surface(self, east: float, north: float, height: float) -> np.ndarray:
+        distance2 = (self.east_m - east) ** 2 + (self.north_m - north) ** 2
+        return height * np.exp(-0.5 * distance2 / 35.0**2)
+
+    def search(self, queries: np.ndarray, level: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Each query holds the number of the place it looks at, -1 for one that matches none."""
+        self.asked = (level, k)
+        rows = []
+        for (number,) in queries:
+            if number < 0:
+                rng = np.random.default_rng(int(-number))
+                rows.append(rng.uniform(0.0, 0.3, len(self.east_m)))
+            else:
+                spots = [
+                    self.surface(e, n, h)
+                    for e, n, h in zip(
+                        *np.array(self.places).T.reshape(2, -1), self.heights, strict=True
+                    )
+                ]
+                rows.append(np.max(spots, axis=0) if number >= len(spots) else spots[int(number)])
+        scores = np.array(rows, np.float32)
+        ids = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        return ids.astype(np.int64), np.take_along_axis(scores, ids, axis=1)
+
+
+def find(lattice: Lattice, queries: list[int], offsets: list[tuple[float, float]]) -> Estimate:
+    array = np.array(queries, np.float32).reshape(-1, 1)
+    evidence = gather(lattice, 0, array, np.array(offsets, np.float64))
+    return locate(evidence, FOOTPRINT_M, TEMPERATURE)
+
+
+def test_search_asks_for_the_given_level_and_enough_tiles() -> None:
+    lattice = Lattice([(0.0, 0.0)])
+    evidence = gather(lattice, 2, np.zeros((1, 1), np.float32), np.zeros((1, 2)))
+    assert lattice.asked == (2, MAX_CANDIDATES)
+    assert evidence.tiles_m.shape == (1, MAX_CANDIDATES, 2)
+    assert evidence.tiles_m[0, 0] == pytest.approx([0.0, 0.0])
+
+
+@given(east=st.floats(-200, 200), north=st.floats(-200, 200))
+def test_a_clear_match_is_found_between_the_tiles(east: float, north: float) -> None:
+    estimate = find(Lattice([(east, north)]), [0], [(0.0, 0.0)])
+    assert math.hypot(estimate.east_m - east, estimate.north_m - north) < 0.3 * STRIDE_M
+    assert estimate.is_certain
+    assert estimate.mass > 0.99
+
+
+def test_the_drone_is_the_matched_ground_less_the_look_point() -> None:
+    estimate = find(Lattice([(60.0, -40.0)]), [0], [(25.0, 10.0)])
+    assert (estimate.east_m, estimate.north_m) == pytest.approx((35.0, -50.0), abs=1.0)
+
+
+def test_two_places_alike_are_ambiguous() -> None:
+    estimate = find(Lattice([(-200.0, 0.0), (200.0, 0.0)]), [2], [(0.0, 0.0)])
+    assert estimate.mass == pytest.approx(0.5, abs=0.01)
+    assert not estimate.is_certain
+
+
+def test_a_second_patch_resolves_what_one_cannot() -> None:
+    """Patch 0 fits two places alike; patch 1, 50 m east of it, fits beside one of them."""
+    lattice = Lattice([(-200.0, 0.0), (200.0, 0.0), (250.0, 0.0)], [0.9, 0.9, 0.9])
+    alone = Lattice(lattice.places[:2])
+    assert not find(alone, [2], [(0.0, 0.0)]).is_certain
+    scores_a = np.maximum(alone.surface(-200, 0, 0.9), alone.surface(200, 0, 0.9))
+    scores_b = alone.surface(250, 0, 0.9)
+    estimate = locate(evidence_of(alone, [scores_a, scores_b], [(0, 0), (50, 0)]), 80.0, 0.05)
+    assert estimate.is_certain
+    assert (estimate.east_m, estimate.north_m) == pytest.approx((200.0, 0.0), abs=3.0)
+
+
+def evidence_of(
+    lattice: Lattice, rows: list[np.ndarray], offsets: list[tuple[float, float]]
+) -> Evidence:
+    scores = np.array(rows, np.float32)
+    ids = np.argsort(-scores, axis=1, kind="stable")[:, :MAX_CANDIDATES].astype(np.int64)
+    tiles = np.stack([lattice.east_m[ids], lattice.north_m[ids]], axis=-1)
+    chosen = np.take_along_axis(scores, ids, axis=1)
+    return Evidence(ids, chosen, tiles, np.array(offsets, np.float64))
+
+
+def test_one_patch_that_matches_nothing_cannot_veto_the_others() -> None:
+    lattice = Lattice([(60.0, 60.0)])
+    estimate = find(lattice, [0, -7], [(0.0, 0.0), (60.0, 0.0)])
+    assert (estimate.east_m, estimate.north_m) == pytest.approx((60.0, 60.0), abs=3.0)
+    assert estimate.is_certain
+
+
+def test_noise_gives_no_fix() -> None:
+    estimate = find(Lattice([(0.0, 0.0)]), [-3], [(0.0, 0.0)])
+    assert estimate.mass < MIN_MASS
+
+
+def test_the_bound_is_a_fixed_multiple_of_sigma_and_doubt_widens_both() -> None:
+    sure = find(Lattice([(0.0, 0.0)]), [0], [(0.0, 0.0)])
+    torn = find(Lattice([(-200.0, 0.0), (200.0, 0.0)], [0.9, 0.84]), [2], [(0.0, 0.0)])
+    assert sure.hpl_m == pytest.approx(HPL_PER_SIGMA * sure.sigma_m)
+    assert torn.mass < sure.mass
+    assert torn.sigma_m > sure.sigma_m
+
+
+@given(
+    scores=st.lists(st.floats(-1, 1, width=32), min_size=6, max_size=6),
+    shift=st.floats(-0.5, 0.5, width=32),
+)
+def test_weights_are_probabilities_and_a_common_shift_of_scores_changes_nothing(
+    scores: list[float], shift: float
+) -> None:
+    rng = np.random.default_rng(0)
+    positions = rng.uniform(-100, 100, (2, 3, 2))
+    array = np.array(scores, np.float32).reshape(2, 3)
+    weights = joint_weights(positions, array, FOOTPRINT_M, TEMPERATURE)
+    assert weights.sum() == pytest.approx(1.0)
+    assert (weights >= 0).all()
+    moved = joint_weights(positions, array + np.float32(shift), FOOTPRINT_M, TEMPERATURE)
+    np.testing.assert_allclose(weights, moved, atol=1e-4)
+
+
+def test_one_patch_alone_gets_the_softmax_of_its_scores() -> None:
+    scores = np.array([[0.8, 0.75, 0.3]], np.float32)
+    weights = joint_weights(np.zeros((1, 3, 2)), scores, FOOTPRINT_M, TEMPERATURE)
+    expected = np.exp(scores.astype(np.float64) / TEMPERATURE)
+    np.testing.assert_allclose(weights, expected / expected.sum(), rtol=1e-5)
+
+
+def test_the_order_of_the_patches_does_not_matter() -> None:
+    lattice = Lattice([(30.0, 30.0)])
+    one = find(lattice, [0, -5], [(0.0, 0.0), (40.0, 0.0)])
+    other = find(lattice, [-5, 0], [(40.0, 0.0), (0.0, 0.0)])
+    assert (one.east_m, one.north_m, one.mass) == pytest.approx(
+        (other.east_m, other.north_m, other.mass)
+    )

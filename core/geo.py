@@ -104,17 +104,15 @@ class LocalFrame:
 
     def to_local(self, lat_deg: npt.ArrayLike, lon_deg: npt.ArrayLike) -> tuple[Floats, Floats]:
         """Return east and north in metres, of the inputs' shape."""
-        east, north = self._from_wgs84.transform(
-            np.asarray(lon_deg, np.float64), np.asarray(lat_deg, np.float64)
-        )
-        return np.asarray(east), np.asarray(north)
+        (lon, lat), shape = _for_proj(lon_deg, lat_deg)
+        east, north = self._from_wgs84.transform(lon, lat)
+        return np.reshape(east, shape), np.reshape(north, shape)
 
     def to_wgs84(self, east_m: npt.ArrayLike, north_m: npt.ArrayLike) -> tuple[Floats, Floats]:
         """Return latitude and longitude in degrees, of the inputs' shape."""
-        lon, lat = self._from_wgs84.transform(
-            np.asarray(east_m, np.float64), np.asarray(north_m, np.float64), direction="INVERSE"
-        )
-        return np.asarray(lat), np.asarray(lon)
+        (east, north), shape = _for_proj(east_m, north_m)
+        lon, lat = self._from_wgs84.transform(east, north, direction="INVERSE")
+        return np.reshape(lat, shape), np.reshape(lon, shape)
 
     def local_bounds(self, box: BBox) -> tuple[float, float, float, float]:
         """Return west, south, east, north in metres of the smallest box that holds `box`."""
@@ -145,6 +143,17 @@ class LocalFrame:
         return BBox(float(lon.min()), float(lat.min()), float(lon.max()), float(lat.max()))
 
 
+def _for_proj(*values: npt.ArrayLike) -> tuple[list[Floats | float], tuple[int, ...]]:
+    """Return values of one shape as pyproj takes them, and the shape to give the results.
+
+    One value goes as a number: pyproj 3.7 takes an array of one for a number and loses its shape.
+    """
+    arrays = np.broadcast_arrays(*(np.asarray(value, np.float64) for value in values))
+    if arrays[0].size == 1:
+        return [array.item() for array in arrays], arrays[0].shape
+    return list(arrays), arrays[0].shape
+
+
 _GEOD: list[Geod] = []
 
 
@@ -159,10 +168,8 @@ def distance_m(
         from pyproj import Geod
 
         _GEOD.append(Geod(ellps="WGS84"))
-    lat1, lon1, lat2, lon2 = np.broadcast_arrays(
-        *(np.asarray(v, np.float64) for v in (lat1_deg, lon1_deg, lat2_deg, lon2_deg))
-    )
-    return np.asarray(_GEOD[0].inv(lon1, lat1, lon2, lat2)[2])
+    (lon1, lat1, lon2, lat2), shape = _for_proj(lon1_deg, lat1_deg, lon2_deg, lat2_deg)
+    return np.reshape(_GEOD[0].inv(lon1, lat1, lon2, lat2)[2], shape)
 
 
 def mercator_from_wgs84(lat_deg: npt.ArrayLike, lon_deg: npt.ArrayLike) -> tuple[Floats, Floats]:

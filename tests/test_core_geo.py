@@ -68,10 +68,14 @@ def test_scale_is_true_to_1e_5_within_50_km() -> None:
     assert float(distance_m(lat1, lon1, lat2, lon2)) == pytest.approx(1000, rel=1.1e-5)
 
 
-def test_arrays_keep_their_shape() -> None:
-    east, north = LocalFrame(47.0, 8.0).to_local(np.full((2, 3), 47.0), np.full((2, 3), 8.0))
-    assert east.shape == north.shape == (2, 3)
-    assert np.abs(east).max() < 1e-6
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1), (2, 3), (0,)])
+def test_arrays_keep_their_shape(shape: tuple[int, ...]) -> None:
+    frame = LocalFrame(47.0, 8.0)
+    east, north = frame.to_local(np.full(shape, 47.1), np.full(shape, 8.1))
+    lat, lon = frame.to_wgs84(east, north)
+    away = distance_m(lat, lon, 47.0, 8.0)
+    assert east.shape == north.shape == lat.shape == lon.shape == away.shape == shape
+    assert np.allclose(lat, 47.1) and np.allclose(lon, 8.1) and (away > 1000).all()
 
 
 def test_the_frame_is_a_proj_string_that_proj_understands_alike() -> None:

@@ -89,12 +89,9 @@ def render_world(
         sensor: a letter, see `SENSORS`.
 
     Raises:
-        InputError: unknown season or sensor.
+        InputError: unknown season or sensor, or a negative light seed.
     """
-    if season not in SEASONS:
-        raise InputError(_unknown("season", season, SEASONS))
-    if sensor not in SENSORS:
-        raise InputError(_unknown("sensor", sensor, tuple(SENSORS)))
+    _check_view(season, light_seed, sensor)
     return render_scene(world, season, year, light_seed, sensor)
 
 
@@ -112,13 +109,13 @@ def open_landscape(source: str) -> ArrayGround:
             f"landscape lat={lat:g},lon={lon:g}: expected latitude -{_MAX_LAT_DEG} to "
             f"{_MAX_LAT_DEG} and longitude -180 to 180 degrees"
         )
+    season, sensor = values["season"], values["sensor"]
+    year, light = _integer(values, "year"), _integer(values, "light")
+    _check_view(season, light, sensor)  # before the long work
     world = make_world(
         _integer(values, "seed"), _number(values, "size_m"), _number(values, "gsd_m")
     )
-    picture = render_world(
-        world, values["season"], _integer(values, "year"), _integer(values, "light"),
-        values["sensor"],
-    )  # fmt: skip
+    picture = render_world(world, season, year, light, sensor)
     return _ground(source, LocalFrame(lat, lon), world, picture)
 
 
@@ -143,6 +140,8 @@ def _parse(source: str) -> dict[str, str]:
     text = source.partition(":")[2]
     for part in text.split(",") if text else []:
         key, equals, value = part.partition("=")
+        if key in values and not value:
+            raise InputError(f"{source}: {key} has no value; write {key}={_DEFAULTS[key]}")
         if key not in values or not equals:
             raise InputError(f"{source}: {_unknown('key', key, tuple(_DEFAULTS))}")
         values[key] = value
@@ -170,6 +169,15 @@ def _integer(values: dict[str, str], key: str) -> int:
         return int(values[key])
     except ValueError:
         raise InputError(f"landscape {key}={values[key]}: expected a whole number") from None
+
+
+def _check_view(season: str, light_seed: int, sensor: str) -> None:
+    if season not in SEASONS:
+        raise InputError(f"landscape: {_unknown('season', season, SEASONS)}")
+    if sensor not in SENSORS:
+        raise InputError(f"landscape: {_unknown('sensor', sensor, tuple(SENSORS))}")
+    if not 0 <= light_seed <= MAX_SEED:
+        raise InputError(f"landscape light={light_seed}: expected 0 to {MAX_SEED}")
 
 
 def _check_world(seed: int, size_m: float, gsd_m: float) -> None:

@@ -86,7 +86,7 @@ class EncoderSpec:
             raise InputError(f"{origin}: encoder spec lacks {', '.join(missing)}; export it again")
         try:
             for name in ("mean", "std", "nested_dims"):
-                value[name] = tuple(value[name])
+                value[name] = tuple(value[name]) if isinstance(value[name], list) else None
             sane = (spec := cls(**value))._is_sane()
         except (TypeError, ValueError, OverflowError):  # a value of another type than expected
             sane = False

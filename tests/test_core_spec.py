@@ -108,6 +108,7 @@ def test_a_missing_entry_is_named() -> None:
         {"embedding_dim": 10**400},
         {"nested_dims": [64, 300]},
         {"nested_dims": [0]},
+        {"nested_dims": {}},
         {"gsd_min_m": 2.0},
         {"gsd_max_m": float("inf")},
         {"gsd_min_m": 10**400},

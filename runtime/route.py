@@ -194,7 +194,7 @@ def fly(route: Route, agl_m: float | None, speed_mps: float, fps: float) -> Trac
     along = np.concatenate([[0.0], np.cumsum(steps[steps > 0])])
     if along[-1] <= 0:
         raise InputError(f"{route.name}: all waypoints are the same place; expected a way to fly")
-    count = math.floor(along[-1] / speed_mps * fps + 1e-9) + 1
+    count = math.floor(along[-1] / speed_mps * fps + 1e-6) + 1
     if count > MAX_FRAMES:
         raise InputError(
             f"{route.name}: {along[-1] / 1e3:.1f} km at --speed {speed_mps:g} and --fps {fps:g} "
@@ -229,5 +229,6 @@ def _headings(points: Floats, along: Floats, way: Floats, turn_m: float) -> Floa
     # A way straight back averages to nothing: turn on the spot.
     legs = np.diff(points, axis=0).T
     step = np.where(np.hypot(*step) > 1e-3 * turn_m, step, legs[:, _leg_at(along, way)])
-    yaw: Floats = np.degrees(np.arctan2(step[0], step[1])) % 360.0
+    # Twice, as -1e-16 % 360 is 360.
+    yaw: Floats = np.degrees(np.arctan2(step[0], step[1])) % 360.0 % 360.0
     return yaw

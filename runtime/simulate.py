@@ -113,7 +113,7 @@ def moments(track: Track, errors: SensorErrors, exposure_ev: float, seed: int) -
 
     tilt = [wander(k, errors.tilt_deg, _SWAY_S) for k in (0, 1)]
     sway = [wander(k, errors.sway_deg, _SWAY_S) for k in (2, 3)]
-    yaw = (track.yaw_deg + wander(4, errors.heading_deg, _DRIFT_S)) % 360.0
+    yaw = (track.yaw_deg + wander(4, errors.heading_deg, _DRIFT_S)) % 360.0 % 360.0
     agl = track.agl_m * np.exp(wander(5, errors.agl, _DRIFT_S))
     north = track.vel_n_mps + wander(6, errors.velocity_mps, _DRIFT_S)
     east = track.vel_e_mps + wander(7, errors.velocity_mps, _DRIFT_S)

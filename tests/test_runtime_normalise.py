@@ -156,7 +156,6 @@ def test_a_good_picture_has_no_fault() -> None:
         (np.zeros((64, 64, 3), np.uint8), Reason.DARK),
         (255 - texture() // 40, Reason.BRIGHT),
         (120 + texture() // 128, Reason.UNIFORM),
-        (cv2.GaussianBlur(texture(side=64), (0, 0), 14), Reason.UNIFORM),
     ],
 )
 def test_a_useless_picture_is_named(patch: np.ndarray, fault: Reason) -> None:

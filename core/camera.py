@@ -200,7 +200,7 @@ def _homogeneous(homography: Matrix, points: npt.ArrayLike) -> Matrix:
 
 
 def _frame_points(
-    camera: Camera, frame_from_square: Matrix, points: npt.NDArray[np.float32]
+    camera: Camera, frame_from_square: Matrix, points: npt.ArrayLike
 ) -> npt.NDArray[np.float32]:
     """Return where points of a ground square lie in the real frame; outside where it cannot see.
 
@@ -348,7 +348,7 @@ def _reaches_behind(frame_from_patch: Matrix, size_px: int) -> bool:
 def patch_coverage(
     camera: Camera, attitude: Attitude, center_m: tuple[float, float], footprint_m: float
 ) -> float:
-    """Return the share of a north-up ground square that the frame sees, 0 to 1.
+    """Return the share of one north-up ground square that the frame sees, 0 to 1.
 
     Args:
         camera: intrinsics of the frame.
@@ -359,14 +359,29 @@ def patch_coverage(
     Raises:
         InputError: as `ground_from_pixel`.
     """
-    frame_from_cell = pixel_from_ground(camera, attitude) @ ground_from_patch(
-        *center_m, footprint_m, _COVERAGE_CELLS
-    )
-    points = _frame_points(camera, frame_from_cell, _grid(_COVERAGE_CELLS))
+    return float(patch_coverages(camera, attitude, [[*center_m, footprint_m]])[0])
+
+
+def patch_coverages(camera: Camera, attitude: Attitude, squares_m: npt.ArrayLike) -> Matrix:
+    """Return the share of each north-up ground square that the frame sees (N,), 0 to 1.
+
+    Args:
+        camera: intrinsics of the frame.
+        attitude: attitude and height.
+        squares_m: (N, 3) east and north metres of the centre from the camera's foot, and side.
+
+    Raises:
+        InputError: as `ground_from_pixel`.
+    """
+    squares = np.asarray(squares_m, np.float64).reshape(-1, 1, 3)
+    cells = (_grid(_COVERAGE_CELLS) + 0.5) / _COVERAGE_CELLS - 0.5
+    ground = squares[..., :2] + squares[..., 2:] * cells * [1.0, -1.0]
+    points = _frame_points(camera, pixel_from_ground(camera, attitude), ground.reshape(-1, 2))
     inside = (
         (points[:, 0] >= 0)
         & (points[:, 0] <= camera.width_px - 1)
         & (points[:, 1] >= 0)
         & (points[:, 1] <= camera.height_px - 1)
     )
-    return float(inside.mean())
+    share: Matrix = inside.reshape(len(squares), -1).mean(axis=1)
+    return share

@@ -16,7 +16,7 @@ from ..core.camera import (
     ground_from_pixel,
     look_point_m,
     north_up_patch,
-    patch_coverage,
+    patch_coverages,
     pixel_from_ground,
 )
 from ..core.errors import InputError
@@ -33,8 +33,9 @@ GOOD_COVERAGE = 0.9
 MIN_COVERAGE = 0.75
 # A patch drawn from fewer frame pixels than this share of its own side shows no detail.
 MIN_DETAIL = 0.25
-# Side patches closer than this share of the footprint repeat what the middle one shows.
-MIN_SPACING = 0.4
+# Distances of side patches from the middle, as shares of the footprint, best first: farther ones
+# see other ground, those below the last repeat what the middle one shows.
+_SPACINGS = (1.0, 0.85, 0.7, 0.55, 0.4)
 # Grey levels of 255: night or a covered lens; overexposure.
 MIN_MEAN, MAX_MEAN = 12.0, 245.0
 # Standard deviation, grey levels: below it fog, cloud, open water, a lens cap in daylight.
@@ -91,7 +92,8 @@ def plan_patches(
         return Reason.TILT
     middle = look_point_m(camera, attitude)
     levels = range(len(footprints_m)) if fixed_level is None else [fixed_level]
-    covered = {i: patch_coverage(camera, attitude, middle, footprints_m[i]) for i in levels}
+    squares = [(*middle, footprints_m[i]) for i in levels]
+    covered = dict(zip(levels, patch_coverages(camera, attitude, squares), strict=True))
     good = [i for i in levels if covered[i] >= GOOD_COVERAGE]
     level = (
         max(good, key=lambda i: footprints_m[i]) if good else max(levels, key=covered.__getitem__)
@@ -122,34 +124,23 @@ def _side_centers(
     x, y = (camera.width_px - 1) / 2, (camera.height_px - 1) / 2
     right, top = apply_homography(ground, [[camera.width_px - 1, y], [x, 0]]) - middle
     axes = sorted((right, top), key=np.linalg.norm, reverse=True)
-    centers: list[tuple[float, float]] = []
-    for axis in axes:
-        for direction in (axis, -axis):
-            if len(centers) + 1 >= max_patches:
-                return centers
-            center = _outermost(camera, attitude, middle, direction, footprint_m)
-            if center is not None:
-                centers.append(center)
-    return centers
-
-
-def _outermost(
-    camera: Camera,
-    attitude: Attitude,
-    middle: tuple[float, float],
-    direction: npt.NDArray[np.float64],
-    footprint_m: float,
-) -> tuple[float, float] | None:
-    """Return the farthest centre that is still well covered, at most a footprint away."""
-    length = float(np.linalg.norm(direction))
-    for share in (1.0, 0.85, 0.7, 0.55, MIN_SPACING):
-        step = direction / length * share * footprint_m
-        center = (middle[0] + float(step[0]), middle[1] + float(step[1]))
-        if share * footprint_m < length and (
-            patch_coverage(camera, attitude, center, footprint_m) >= GOOD_COVERAGE
-        ):
-            return center
-    return None
+    tries = [
+        (direction / length, share * footprint_m)
+        for axis, length in ((axis, float(np.linalg.norm(axis))) for axis in axes)
+        for direction in (axis, -axis)
+        for share in _SPACINGS
+        if share * footprint_m < length
+    ]
+    if max_patches <= 1 or not tries:
+        return []
+    places = np.array([middle + unit * step_m for unit, step_m in tries])
+    squares = np.column_stack([places, np.full(len(places), footprint_m)])
+    covered = patch_coverages(camera, attitude, squares) >= GOOD_COVERAGE
+    centers: dict[tuple[float, ...], tuple[float, float]] = {}
+    for (unit, _), place, good in zip(tries, places, covered, strict=True):
+        if good:  # the outermost comes first; the others of its direction are not needed
+            centers.setdefault(tuple(unit), (float(place[0]), float(place[1])))
+    return list(centers.values())[: max_patches - 1]
 
 
 def max_reduction(camera: Camera, attitude: Attitude, plan: PatchPlan, input_px: int) -> int:

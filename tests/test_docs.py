@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
+SOURCE_FOLDERS = ("core", "train", "export", "tilepacks", "runtime")
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
 
 
@@ -133,3 +134,13 @@ def test_every_page_is_linked_from_the_index_and_the_index_from_the_readme() -> 
     pages = {path.name for path in DOCS.glob("*.md")} - {"index.md"}
     assert {name for name in pages if f"({name})" not in index} == set()
     assert "(docs/index.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_pages_that_the_code_refers_to_exist() -> None:
+    sources = [path for folder in SOURCE_FOLDERS for path in (ROOT / folder).glob("*.py")]
+    named = {
+        name
+        for path in sources
+        for name in re.findall(r"\bdocs/[\w-]+\.md\b", path.read_text(encoding="utf-8"))
+    }
+    assert {name for name in named if not (ROOT / name).exists()} == set()

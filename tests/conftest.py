@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,12 @@ TOY_SPEC = EncoderSpec(
     temperature=0.1,
     provenance={"recipe": "toy"},
 )
+
+
+@pytest.fixture(autouse=True)
+def installed_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let commands name themselves as installed scripts do, also under `python -m pytest`."""
+    monkeypatch.setattr(sys.modules["__main__"], "__package__", None, raising=False)
 
 
 @pytest.fixture(scope="session")

@@ -71,8 +71,6 @@ Capsys = pytest.CaptureFixture[str]
 @pytest.fixture(autouse=True)
 def program_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["s4g-pack"])
-    # As an installed script, not as `python -m pytest`.
-    monkeypatch.setattr(sys.modules["__main__"], "__package__", None, raising=False)
 
 
 def test_options_go_to_the_main_job(capsys: Capsys) -> None:

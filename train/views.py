@@ -196,7 +196,7 @@ def _regrow(image: Image, strength: float, rng: np.random.Generator) -> Image:
     if rng.random() < 0.5:
         band *= _smooth_field(size, int(rng.integers(2, 6)), rng) > 0.5
     colour = rng.normal(0, 45 * strength, 3).astype(np.float32)
-    return np.clip(image + band[..., None] * colour, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(image + band[..., None] * colour, 0, 255), np.uint8)
 
 
 def _blur(image: Image, strength: float, rng: np.random.Generator) -> Image:

@@ -36,6 +36,8 @@ class EncoderSpec:
         gsd_max_m: coarsest ground sample distance seen in training, metres per pixel.
         north_up: whether images must be turned north-up before embedding.
         temperature: softmax temperature that calibrates cosine scores to probabilities.
+        unknown_score: cosine at which "this place is in no tile" weighs as much as one tile with
+            that cosine; rivals the tiles in the softmax (0 where not calibrated).
         precision: arithmetic of this artefact, `fp32` or `int8`.
         provenance: recipe, data, seed, date and tool version, for the reader.
     """
@@ -51,6 +53,7 @@ class EncoderSpec:
     gsd_max_m: float
     north_up: bool
     temperature: float
+    unknown_score: float = 0.0
     precision: str = "fp32"
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -95,7 +98,8 @@ class EncoderSpec:
         return spec
 
     def _is_sane(self) -> bool:
-        numbers = (*self.mean, *self.std, self.gsd_min_m, self.gsd_max_m, self.temperature)
+        scores = (self.temperature, self.unknown_score)
+        numbers = (*self.mean, *self.std, self.gsd_min_m, self.gsd_max_m, *scores)
         whole = (self.input_px, self.embedding_dim, *self.nested_dims)
         texts = (self.model_id, self.backbone, self.precision)
         return (

@@ -47,6 +47,7 @@ def changed(**values: Any) -> str:
         gsd_max_m=st.floats(1, 100),
         north_up=st.booleans(),
         temperature=st.floats(0.001, 1),
+        unknown_score=st.floats(-1, 1),
         precision=st.sampled_from(["fp32", "int8"]),
         provenance=st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5)),
     )
@@ -114,6 +115,7 @@ def test_a_missing_entry_is_named() -> None:
         {"gsd_min_m": 10**400},
         {"temperature": 0},
         {"temperature": -0.05},
+        {"unknown_score": float("nan")},
         {"north_up": "yes"},
         {"provenance": []},
     ],

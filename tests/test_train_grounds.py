@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from s4g.core.errors import InputError
-from s4g.train.grounds import Ground, load_grounds
+from s4g.train.grounds import Ground, held_out_only, load_grounds
 from s4g.train.recipe import GroundConfig
 
 
@@ -29,6 +29,13 @@ def test_a_landscape_gives_one_ground_a_seed_with_one_date_a_render() -> None:
     assert len(trains.dates) == 2
     assert trains.size_m == (64.0, 64.0)
     assert not np.array_equal(trains.dates[0][0], trains.dates[1][0])
+
+
+def test_held_out_worlds_are_the_same_without_the_others() -> None:
+    config = GroundConfig("landscape", worlds=1, val_worlds=1, size_m=64.0, renders=1)
+    (alone,) = load(held_out_only(config), None)
+    assert alone.validates
+    assert np.array_equal(alone.dates[0][0], load(config, None)[1].dates[0][0])
 
 
 def test_a_western_split_cuts_the_ground_without_overlap(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from s4g.core.errors import InputError, IntegrityError, S4GError
 from s4g.train.checkpoint import load_checkpoint, load_state, model_id, save_checkpoint
 from s4g.train.cli import cli
-from s4g.train.evaluate import validate, validation_regions
+from s4g.train.evaluate import ValidationRegion, validate, validation_regions
 from s4g.train.grounds import Ground, load_grounds
 from s4g.train.loop import Trainer
 from s4g.train.loss import SymmetricInfoNCE
@@ -156,6 +156,26 @@ def test_perfect_embeddings_have_full_recall_and_no_error(grounds: list[Ground])
     assert result.median_error < 0.2
 
 
+def test_views_of_foreign_ground_are_told_apart_by_the_unknown_score() -> None:
+    """Two regions, each with embeddings of its own: a foreign query fits no tile well."""
+    side = np.arange(8, dtype=np.float32)
+    xy = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2) * 0.5
+    rng = np.random.default_rng(4)
+
+    def region(name: str, source: int) -> ValidationRegion:
+        tiles = rng.integers(0, 256, (64, 4, 4, 3)).astype(np.uint8)
+        return ValidationRegion(name, source, 100.0, tiles, xy, tiles.copy(), xy)
+
+    def embed(images: np.ndarray) -> np.ndarray:
+        centred = images.reshape(len(images), -1).astype(np.float32) - 127.5
+        return centred / np.linalg.norm(centred, axis=1, keepdims=True)
+
+    result = validate([region("a", 0), region("b", 1)], embed)
+    assert result.recall[1] == 1.0
+    assert result.unknown_recognised > 0.9
+    assert 0.3 < result.unknown_score < 1.0
+
+
 def test_blind_embeddings_have_the_recall_of_chance(grounds: list[Ground]) -> None:
     (region,) = validation_regions(grounds, recipe(1))
     rng = np.random.default_rng(0)
@@ -264,5 +284,7 @@ def test_training_and_evaluation_by_command(tmp_path: Path) -> None:
         "recall_at_10",
         "median_error_footprints",
         "temperature",
+        "unknown_score",
+        "unknown_recognised",
         "recall_at_1_by_region",
     }

@@ -19,7 +19,10 @@ from ..core.console import (
 from ..core.errors import InputError
 
 if TYPE_CHECKING:
+    from ..core.spec import EncoderSpec
+    from .evaluate import Validation
     from .grounds import Ground
+    from .model import Encoder
 
 
 @click.group(cls=CommandGroup)
@@ -122,6 +125,60 @@ def evaluate(
 
     Example: s4g-train eval runs/first/encoder.safetensors --recipe landscape
     """
+    result = _validate(checkpoint, recipe_name, data, device)[2]
+    if as_json:
+        print(json.dumps(result.as_dict()))
+        return
+    for name, recall in result.by_region.items():
+        print(f"{recall:6.3f}  {name}")
+    for k, recall in result.recall.items():
+        print(f"R@{k:<3} {recall:.3f}")
+    print(f"median error {result.median_error:.2f} footprints")
+    print(f"temperature {result.temperature:.4f}, unknown score {result.unknown_score:.3f}, which")
+    print(f"recognises {100 * result.unknown_recognised:.0f} % of the views of foreign ground")
+
+
+@cli.command("calibrate")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@_recipe_option
+@_data_option
+@_device_option
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="New checkpoint.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing --out.")
+@debug_option
+def calibrate(
+    checkpoint: Path,
+    recipe_name: str,
+    data: Path | None,
+    device: str,
+    out: Path,
+    overwrite: bool,
+) -> None:
+    """Calibrate a checkpoint's scores on a recipe's held-out places; its weights stay.
+
+    Example: s4g-train calibrate old.safetensors --recipe mine.toml --data D --out new.safetensors
+    """
+    import dataclasses
+
+    from ..core.files import check_output
+    from .checkpoint import save_checkpoint
+
+    check_output(out, overwrite)
+    encoder, spec, result = _validate(checkpoint, recipe_name, data, device)
+    provenance = {**spec.provenance, "validation": result.as_dict()}
+    spec = dataclasses.replace(
+        spec,
+        temperature=result.temperature,
+        unknown_score=result.unknown_score,
+        provenance=provenance,
+    )
+    save_checkpoint(out, encoder, spec, overwrite)
+    print(json.dumps(result.as_dict()))
+
+
+def _validate(
+    checkpoint: Path, recipe_name: str, data: Path | None, device: str
+) -> tuple[Encoder, EncoderSpec, Validation]:
     from .checkpoint import load_checkpoint
     from .evaluate import embed, validate, validation_regions
     from .recipe import load_recipe
@@ -138,27 +195,20 @@ def evaluate(
     if not regions:
         raise InputError(f"recipe {recipe_name}: holds out no place to validate on")
     result = validate(regions, lambda images: embed(encoder, images, spec.mean, spec.std))
-    if as_json:
-        print(json.dumps(result.as_dict()))
-        return
-    for name, recall in result.by_region.items():
-        print(f"{recall:6.3f}  {name}")
-    for k, recall in result.recall.items():
-        print(f"R@{k:<3} {recall:.3f}")
-    print(
-        f"median error {result.median_error:.2f} footprints, temperature {result.temperature:.4f}"
-    )
+    return encoder, spec, result
 
 
 def _load(recipe_name: str, data: Path | None, only_validation: bool = False) -> list[Ground]:
-    from .grounds import load_grounds
+    from .grounds import held_out_only, load_grounds
     from .recipe import load_recipe
 
-    recipe = load_recipe(recipe_name)
+    configs = load_recipe(recipe_name).grounds
+    if only_validation:
+        configs = tuple(map(held_out_only, configs))
     if data is not None and not data.is_dir():
         raise InputError(f"--data {data}: no such folder")
-    with progress("imagery", sum(max(1, c.worlds + c.val_worlds) for c in recipe.grounds)) as tick:
-        grounds = load_grounds(recipe.grounds, data, lambda name: tick(1))
+    with progress("imagery", sum(max(1, c.worlds + c.val_worlds) for c in configs)) as tick:
+        grounds = load_grounds(configs, data, lambda name: tick(1))
     say(f"{len(grounds)} grounds, {sum(g.validates for g in grounds)} of them held out")
     return [g for g in grounds if g.validates] if only_validation else grounds
 

@@ -30,7 +30,8 @@ _BATCH = 64
 HIT_FOOTPRINTS = 0.5
 # ... and carries the probability that calibrates the temperature within this many.
 _CALIBRATION_FOOTPRINTS = 0.35
-_TEMPERATURES = np.geomspace(0.005, 0.5, 60)
+_TEMPERATURES = np.geomspace(0.01, 0.2, 40)
+_UNKNOWN_SCORES = np.linspace(0.0, 0.95, 39)
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,17 @@ class Validation:
     Attributes:
         recall: recall at 1, 5 and 10: a right tile among the first k.
         median_error: median distance of the best tile from the true place, footprints.
-        temperature: softmax temperature under which scores are most likely.
+        temperature: softmax temperature under which scores are most likely ...
+        unknown_score: ... together with this rival for views of ground that is in no tile.
+        unknown_recognised: share of such views for which the rival beats every tile.
         by_region: recall at 1 for each region.
     """
 
     recall: dict[int, float]
     median_error: float
     temperature: float
+    unknown_score: float
+    unknown_recognised: float
     by_region: dict[str, float]
 
     def as_dict(self) -> dict[str, object]:
@@ -78,6 +83,8 @@ class Validation:
             **{f"recall_at_{k}": round(v, 4) for k, v in self.recall.items()},
             "median_error_footprints": round(self.median_error, 4),
             "temperature": round(self.temperature, 5),
+            "unknown_score": round(self.unknown_score, 4),
+            "unknown_recognised": round(self.unknown_recognised, 4),
             "recall_at_1_by_region": {k: round(v, 4) for k, v in self.by_region.items()},
         }
 
@@ -161,10 +168,12 @@ def validate(
     """
     hits: dict[int, list[npt.NDArray[np.bool_]]] = {1: [], 5: [], 10: []}
     errors: list[Floats] = []
-    likelihoods: list[npt.NDArray[np.float64]] = []
     by_region = {}
-    for region in regions:
-        scores = embed_images(region.queries) @ embed_images(region.tiles).T
+    known, foreign = [], []
+    tiles = [embed_images(region.tiles) for region in regions]
+    queries = [embed_images(region.queries) for region in regions]
+    for i, region in enumerate(regions):
+        scores = queries[i] @ tiles[i].T
         distance = np.linalg.norm(region.query_xy[:, None] - region.tile_xy[None], axis=2)
         order = np.argsort(-scores, axis=1)
         ranked = np.take_along_axis(distance, order, axis=1)
@@ -172,23 +181,61 @@ def validate(
             found.append(np.asarray((ranked[:, :k] <= HIT_FOOTPRINTS).any(axis=1)))
         errors.append(ranked[:, 0])
         by_region[f"{region.name} @ {region.footprint_m:.0f} m"] = float(hits[1][-1].mean())
-        likelihoods.append(_log_likelihoods(scores, distance <= _CALIBRATION_FOOTPRINTS))
-    mean_likelihood = np.concatenate(likelihoods, axis=1).mean(axis=1)
+        known.append((scores, distance <= _CALIBRATION_FOOTPRINTS))
+        other = next((j for j in _others(i, len(regions)) if _unlike(regions[j], region)), None)
+        if other is not None:
+            foreign.append(queries[other] @ tiles[i].T)
+    temperature, unknown_score = _calibrate(known, foreign)
+    best = np.concatenate([scores.max(axis=1) for scores in foreign]) if foreign else np.zeros(0)
     return Validation(
         {k: float(np.concatenate(found).mean()) for k, found in hits.items()},
         float(np.median(np.concatenate(errors))),
-        float(_TEMPERATURES[int(mean_likelihood.argmax())]),
+        temperature,
+        unknown_score,
+        float((best < unknown_score).mean()) if len(best) else 0.0,
         by_region,
     )
 
 
-def _log_likelihoods(scores: Floats, near: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """Return (T, Q): the log-probability of the near tiles at each candidate temperature."""
-    rows = near.any(axis=1)
-    scores, near = scores[rows], near[rows]
-    result = np.empty((len(_TEMPERATURES), len(scores)))
-    for i, temperature in enumerate(_TEMPERATURES):
-        logits = (scores - scores.max(axis=1, keepdims=True)) / temperature
-        weights = np.exp(logits)
-        result[i] = np.log((weights * near).sum(axis=1) / weights.sum(axis=1) + 1e-12)
-    return result
+def _others(index: int, count: int) -> list[int]:
+    return [(index + step) % count for step in range(1, count)]
+
+
+def _unlike(first: ValidationRegion, second: ValidationRegion) -> bool:
+    """Whether two regions surely share no ground: photos of one flight may."""
+    return first.source != second.source or first.name.startswith("landscape")
+
+
+def _calibrate(
+    known: list[tuple[Floats, npt.NDArray[np.bool_]]], foreign: list[Floats]
+) -> tuple[float, float]:
+    """Return the temperature and the rival's score that make what was seen most likely.
+
+    A view of known ground should give its probability to the tiles near the truth, a view of
+    foreign ground to the rival. Without foreign views the rival scores 0.
+    """
+    rivals = _UNKNOWN_SCORES if foreign else np.zeros(1)
+    best = (-np.inf, 0.0, 0.0)
+    for temperature in _TEMPERATURES:
+        near = np.concatenate([_log_sum(s, temperature, mask) for s, mask in known])
+        total = np.concatenate([_log_sum(s, temperature) for s, _ in known])
+        outside = [_log_sum(s, temperature) for s in foreign]
+        total_outside = np.concatenate(outside) if outside else np.zeros(0)
+        seen = np.isfinite(near)
+        for rival in rivals:
+            weight = rival / temperature
+            likelihood = (near[seen] - np.logaddexp(total[seen], weight)).mean()
+            if len(total_outside):
+                likelihood += (weight - np.logaddexp(total_outside, weight)).mean()
+            best = max(best, (float(likelihood), float(temperature), float(rival)))
+    return best[1], best[2]
+
+
+def _log_sum(
+    scores: Floats, temperature: float, mask: npt.NDArray[np.bool_] | None = None
+) -> npt.NDArray[np.float64]:
+    """Return log(sum(exp(score / temperature))) of each row, over the masked tiles."""
+    logits = scores.astype(np.float64) / temperature
+    if mask is not None:
+        logits = np.where(mask, logits, -np.inf)
+    return np.asarray(np.logaddexp.reduce(logits, axis=1), np.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +89,11 @@ def load_grounds(
     return grounds
 
 
+def held_out_only(config: GroundConfig) -> GroundConfig:
+    """Return the source without the procedural worlds that only train; they take time to make."""
+    return dataclasses.replace(config, first_seed=config.first_seed + config.worlds, worlds=0)
+
+
 def _pyramid(image: Image) -> tuple[Image, ...]:
     levels = [np.ascontiguousarray(image)]
     while min(levels[-1].shape[:2]) >= 2 * _MIN_LEVEL_PX:
@@ -157,7 +163,7 @@ def _landscapes(config: GroundConfig, data: Path | None, source: int) -> Iterato
         images = [
             render_world(
                 world,
-                season=_SEASONS[(number + i) % len(_SEASONS)],
+                season=_SEASONS[(seed + i) % len(_SEASONS)],
                 year=i,
                 light_seed=int(rng.integers(1 << 30)),
                 sensor=_SENSORS[int(rng.integers(len(_SENSORS)))],

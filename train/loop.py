@@ -172,24 +172,22 @@ class Trainer:
     def validate_and_save(self) -> Validation | None:
         """Validate the averaged weights and write them as the run's checkpoint."""
         validation = None
-        temperature = _UNCALIBRATED_TEMPERATURE
         if self.regions:
             validation = validate(
                 self.regions, lambda images: embed(self.averaged, images, _MEAN, _STD)
             )
-            temperature = validation.temperature
             self._log({"step": self.step, "validation": validation.as_dict()})
             recall = "  ".join(f"R@{k} {v:.3f}" for k, v in validation.recall.items())
             say(f"step {self.step}: validation {recall}")
         save_checkpoint(
             self.run / CHECKPOINT_NAME,
             self.averaged,
-            self._spec(temperature, validation),
+            self._spec(validation),
             overwrite=True,
         )
         return validation
 
-    def _spec(self, temperature: float, validation: Validation | None) -> EncoderSpec:
+    def _spec(self, validation: Validation | None) -> EncoderSpec:
         recipe = self.recipe
         provenance = {
             "recipe": recipe.name,
@@ -213,7 +211,8 @@ class Trainer:
             gsd_min_m=self.span_m[0] / recipe.model.input_px,
             gsd_max_m=self.span_m[1] / recipe.model.input_px,
             north_up=True,
-            temperature=temperature,
+            temperature=validation.temperature if validation else _UNCALIBRATED_TEMPERATURE,
+            unknown_score=validation.unknown_score if validation else 0.0,
             provenance=provenance,
         )
 
@@ -256,7 +255,10 @@ class Trainer:
 
 
 def _on_device(encoder: Encoder, device: torch.device) -> Encoder:
-    return encoder.to(device).to(memory_format=torch.channels_last)
+    encoder.to(device)
+    # torch's own annotations leave this keyword out.
+    encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return encoder
 
 
 def _with_prefix(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

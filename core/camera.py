@@ -362,20 +362,23 @@ def patch_coverage(
     return float(patch_coverages(camera, attitude, [[*center_m, footprint_m]])[0])
 
 
-def patch_coverages(camera: Camera, attitude: Attitude, squares_m: npt.ArrayLike) -> Matrix:
+def patch_coverages(
+    camera: Camera, attitude: Attitude, squares_m: npt.ArrayLike, cells: int = _COVERAGE_CELLS
+) -> Matrix:
     """Return the share of each north-up ground square that the frame sees (N,), 0 to 1.
 
     Args:
         camera: intrinsics of the frame.
         attitude: attitude and height.
         squares_m: (N, 3) east and north metres of the centre from the camera's foot, and side.
+        cells: points looked at per side of a square.
 
     Raises:
         InputError: as `ground_from_pixel`.
     """
     squares = np.asarray(squares_m, np.float64).reshape(-1, 1, 3)
-    cells = (_grid(_COVERAGE_CELLS) + 0.5) / _COVERAGE_CELLS - 0.5
-    ground = squares[..., :2] + squares[..., 2:] * cells * [1.0, -1.0]
+    places = (_grid(cells) + 0.5) / cells - 0.5
+    ground = squares[..., :2] + squares[..., 2:] * places * [1.0, -1.0]
     points = _frame_points(camera, pixel_from_ground(camera, attitude), ground.reshape(-1, 2))
     inside = (
         (points[:, 0] >= 0)

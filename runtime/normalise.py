@@ -33,9 +33,14 @@ GOOD_COVERAGE = 0.9
 MIN_COVERAGE = 0.75
 # A patch drawn from fewer frame pixels than this share of its own side shows no detail.
 MIN_DETAIL = 0.25
-# Distances of side patches from the middle, as shares of the footprint, best first: farther ones
-# see other ground, those below the last repeat what the middle one shows.
-_SPACINGS = (1.0, 0.85, 0.7, 0.55, 0.4)
+# Patches that a level should offer: the middle and, as a rule, the corners of the frame. Several
+# small patches tell more than one large one, and some lie on the map where the frame leaves it.
+WANTED_PATCHES = 5
+# Patches are chosen from places this far apart, as a share of the footprint: closer ones show
+# much the same ground.
+_SPACING = 0.35
+_STEPS = 4  # places tried to each side of the middle
+_CELLS = 12  # points per side of a place at which its coverage is judged
 # Grey levels of 255: night or a covered lens; overexposure.
 MIN_MEAN, MAX_MEAN = 12.0, 245.0
 # Standard deviation, grey levels: below it fog, cloud, open water, a lens cap in daylight.
@@ -70,10 +75,10 @@ def plan_patches(
     max_patches: int,
     fixed_level: int | None = None,
 ) -> PatchPlan | Reason:
-    """Choose the level whose tile the frame covers best, and the patches to cut at it.
+    """Choose the level and the patches to cut at it.
 
-    The largest level that the frame covers to 90 % is taken: more ground in one patch is harder
-    to mistake. Where none is, the one covered most, down to 75 %.
+    The largest level at which the frame holds five patches is taken; where there is none, the
+    largest that the frame covers to 90 %, and at last the one covered most, down to 75 %.
 
     Args:
         camera: intrinsics at full size.
@@ -94,16 +99,43 @@ def plan_patches(
     levels = range(len(footprints_m)) if fixed_level is None else [fixed_level]
     squares = [(*middle, footprints_m[i]) for i in levels]
     covered = dict(zip(levels, patch_coverages(camera, attitude, squares), strict=True))
-    good = [i for i in levels if covered[i] >= GOOD_COVERAGE]
-    level = (
-        max(good, key=lambda i: footprints_m[i]) if good else max(levels, key=covered.__getitem__)
+    good = sorted(
+        (i for i in levels if covered[i] >= GOOD_COVERAGE),
+        key=lambda i: footprints_m[i],
+        reverse=True,
     )
-    if covered[level] < MIN_COVERAGE:
-        return Reason.TOO_LOW
-    footprint_m = footprints_m[level]
+    if not good:
+        level = max(levels, key=covered.__getitem__)
+        if covered[level] < MIN_COVERAGE:
+            return Reason.TOO_LOW
+        return _plan(camera, attitude, level, footprints_m[level], input_px, 1)
+    plans = [_plan(camera, attitude, i, footprints_m[i], input_px, max_patches) for i in good]
+    usable = [plan for plan in plans if isinstance(plan, PatchPlan)]
+    wanted = min(max_patches, WANTED_PATCHES)
+    rich = [plan for plan in usable if len(plan.centers_m) >= wanted]
+    return (rich or usable or plans)[0]
+
+
+def _plan(
+    camera: Camera,
+    attitude: Attitude,
+    level: int,
+    footprint_m: float,
+    input_px: int,
+    max_patches: int,
+) -> PatchPlan | Reason:
+    """Return the patches of one level, the middle first, then each as far off as can be."""
     if footprint_m / ground_size_m(camera, attitude) < MIN_DETAIL * input_px:
         return Reason.TOO_HIGH
-    centers = [middle, *_side_centers(camera, attitude, middle, footprint_m, max_patches)]
+    centers = [np.array(look_point_m(camera, attitude))]
+    places = _covered_places(camera, attitude, footprint_m) if max_patches > 1 else None
+    while places is not None and len(places) and len(centers) < max_patches:
+        distances = [np.linalg.norm(places - center, axis=1) for center in centers]
+        nearest = np.min(distances, axis=0)
+        farthest = int(nearest.argmax())
+        if nearest[farthest] < 0.9 * _SPACING * footprint_m:
+            break
+        centers.append(places[farthest])
     return PatchPlan(level, footprint_m, np.array(centers, np.float64))
 
 
@@ -112,35 +144,21 @@ def ground_size_m(camera: Camera, attitude: Attitude) -> float:
     return attitude.agl_m / camera.fx_px
 
 
-def _side_centers(
-    camera: Camera,
-    attitude: Attitude,
-    middle: tuple[float, float],
-    footprint_m: float,
-    max_patches: int,
-) -> list[tuple[float, float]]:
-    """Return centres along the frame's long side, then its short side, as far out as covered."""
+def _covered_places(
+    camera: Camera, attitude: Attitude, footprint_m: float
+) -> npt.NDArray[np.float64]:
+    """Return the places (N, 2) of a lattice along the frame's axes that are well covered."""
     ground = ground_from_pixel(camera, attitude)
     x, y = (camera.width_px - 1) / 2, (camera.height_px - 1) / 2
-    right, top = apply_homography(ground, [[camera.width_px - 1, y], [x, 0]]) - middle
-    axes = sorted((right, top), key=np.linalg.norm, reverse=True)
-    tries = [
-        (direction / length, share * footprint_m)
-        for axis, length in ((axis, float(np.linalg.norm(axis))) for axis in axes)
-        for direction in (axis, -axis)
-        for share in _SPACINGS
-        if share * footprint_m < length
-    ]
-    if max_patches <= 1 or not tries:
-        return []
-    places = np.array([middle + unit * step_m for unit, step_m in tries])
+    middle, right, top = apply_homography(ground, [[x, y], [camera.width_px - 1, y], [x, 0]])
+    steps = np.arange(-_STEPS, _STEPS + 1) * _SPACING * footprint_m
+    along = (right - middle) / np.linalg.norm(right - middle)
+    up = (top - middle) / np.linalg.norm(top - middle)
+    places = middle + (steps[:, None, None] * along + steps[:, None] * up).reshape(-1, 2)
     squares = np.column_stack([places, np.full(len(places), footprint_m)])
-    covered = patch_coverages(camera, attitude, squares) >= GOOD_COVERAGE
-    centers: dict[tuple[float, ...], tuple[float, float]] = {}
-    for (unit, _), place, good in zip(tries, places, covered, strict=True):
-        if good:  # the outermost comes first; the others of its direction are not needed
-            centers.setdefault(tuple(unit), (float(place[0]), float(place[1])))
-    return list(centers.values())[: max_patches - 1]
+    chosen = patch_coverages(camera, attitude, squares, _CELLS) >= GOOD_COVERAGE
+    result: npt.NDArray[np.float64] = places[chosen]
+    return result
 
 
 def max_reduction(camera: Camera, attitude: Attitude, plan: PatchPlan, input_px: int) -> int:
@@ -162,25 +180,28 @@ def max_reduction(camera: Camera, attitude: Attitude, plan: PatchPlan, input_px:
 
 
 def cut_patches(
-    rgb: RGB, camera: Camera, attitude: Attitude, plan: PatchPlan, out: RGB
-) -> int | Reason:
-    """Cut the planned patches into `out` and look at the quality of the first.
+    rgb: RGB,
+    camera: Camera,
+    attitude: Attitude,
+    plan: PatchPlan,
+    out: RGB,
+    first: int,
+    last: int,
+) -> None:
+    """Cut the planned patches `first` to `last - 1` into `out`.
 
     Args:
         rgb: (H, W, 3) uint8 frame of the camera's size.
         camera: intrinsics of this (perhaps reduced) frame.
         attitude: attitude and height.
         plan: of `plan_patches`.
-        out: (at least P, S, S, 3) uint8, filled in place.
-
-    Returns:
-        The number of patches, or why the picture cannot be used.
+        out: (at least `last`, S, S, 3) uint8, filled in place.
+        first: number of the first patch to cut.
+        last: number after the last.
     """
-    size_px = out.shape[1]
-    for i, (east, north) in enumerate(plan.centers_m):
-        center = (float(east), float(north))
-        out[i], _ = north_up_patch(rgb, camera, attitude, center, plan.footprint_m, size_px)
-    return picture_fault(out[0]) or len(plan.centers_m)
+    for i in range(first, last):
+        center = (float(plan.centers_m[i, 0]), float(plan.centers_m[i, 1]))
+        out[i], _ = north_up_patch(rgb, camera, attitude, center, plan.footprint_m, out.shape[1])
 
 
 def picture_fault(patch: RGB) -> Reason | None:

@@ -8,20 +8,29 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..core.camera import Camera
 from ..core.engine import Engine
 from ..core.errors import InputError
 from ..tilepacks.reader import Pack
 from .fix import Candidate, Diagnostics, Fix, Reason, State
 from .frames import Frame, FrameSource
 from .intrinsics import Lens
-from .locate import Estimate, Evidence, gather, locate
-from .normalise import PatchPlan, cut_patches, find_level, max_reduction, plan_patches
+from .locate import Estimate, Evidence, gather, joined, locate
+from .normalise import (
+    WANTED_PATCHES,
+    PatchPlan,
+    cut_patches,
+    find_level,
+    max_reduction,
+    picture_fault,
+    plan_patches,
+)
 from .telemetry import Sample, Telemetry
 
-# More patches are more evidence and more inference. On the Brighton photos one patch put 8 to 11
-# of 18 within 8 m, three 10 to 11, five 11 to 12, with half the median error of one.
-MAX_PATCHES = 5
+# Patches matched at first, and the most that are matched where those leave doubt. More patches are
+# more evidence and more inference; on the Brighton photos five are enough over the map, and 13
+# find the place where the frame sees the map in a corner only.
+FIRST_PATCHES = WANTED_PATCHES
+MAX_PATCHES = 13
 TOP_TILES = 5  # candidates reported with each fix
 
 Stages = dict[str, float]
@@ -36,9 +45,9 @@ class StageClock:
         self._last_s = time.monotonic()
 
     def done(self, stage: str, extra_s: float = 0.0) -> None:
-        """Book the time since the last call, and `extra_s` spent before, to a stage."""
+        """Add the time since the last call, and `extra_s` spent before, to a stage."""
         now_s = time.monotonic()
-        self.ms[stage] = (now_s - self._last_s + extra_s) * 1e3
+        self.ms[stage] = self.ms.get(stage, 0.0) + (now_s - self._last_s + extra_s) * 1e3
         self._last_s = now_s
 
 
@@ -85,7 +94,7 @@ class Localiser:
         )
         side = engine.spec.input_px
         self._patches = np.zeros((max_patches, side, side, 3), np.uint8)
-        self._engine.embed(self._patches)
+        self._engine.embed(self._patches[:FIRST_PATCHES])
 
     def find(self, frame: Frame, sample: Sample, clock: StageClock) -> Finding:
         """Match one frame; book the stages' times.
@@ -106,28 +115,38 @@ class Localiser:
         clock.done("plan")
         if isinstance(plan, Reason):
             return Finding(reason=plan)
-        count = self._normalise(frame, camera, sample, plan, clock)
-        if isinstance(count, Reason):
-            return Finding(plan, reason=count)
-        queries = self._engine.embed(self._patches[:count])
-        clock.done("embed")
-        evidence = gather(self.pack, plan.level, queries, plan.centers_m)
-        clock.done("search")
-        temperature = self._engine.spec.temperature
-        estimate = locate(evidence, plan.footprint_m, temperature)
-        clock.done("locate")
-        reason = None if estimate.is_certain else Reason.AMBIGUOUS
-        return Finding(plan, evidence, estimate, reason)
-
-    def _normalise(
-        self, frame: Frame, camera: Camera, sample: Sample, plan: PatchPlan, clock: StageClock
-    ) -> int | Reason:
         side = self._engine.spec.input_px
-        rgb, reduction = frame.rgb(max_reduction(camera, sample.attitude, plan, side))
+        rgb, reduction = frame.rgb(max_reduction(camera, attitude, plan, side))
+        camera = camera.reduced(reduction)
         clock.done("decode", frame.decode_s)
-        count = cut_patches(rgb, camera.reduced(reduction), sample.attitude, plan, self._patches)
-        clock.done("normalise")
-        return count
+        evidence: Evidence | None = None
+        done, planned = 0, len(plan.centers_m)
+        while True:
+            count = min(planned, FIRST_PATCHES if done == 0 else planned)
+            cut_patches(rgb, camera, attitude, plan, self._patches, done, count)
+            fault = picture_fault(self._patches[0])
+            clock.done("normalise")
+            if fault is not None:
+                return Finding(plan, reason=fault)
+            evidence = self._match(plan, done, count, evidence, clock)
+            temperature = self._engine.spec.temperature
+            estimate = locate(evidence, plan.footprint_m, temperature, attitude.agl_m)
+            clock.done("locate")
+            done = count
+            if estimate.is_sure or done == planned:
+                reason = None if estimate.is_certain else Reason.AMBIGUOUS
+                return Finding(plan, evidence, estimate, reason)
+
+    def _match(
+        self, plan: PatchPlan, first: int, last: int, before: Evidence | None, clock: StageClock
+    ) -> Evidence:
+        """Embed and search patches `first` to `last - 1`; return them with those `before`."""
+        queries = self._engine.embed(self._patches[first:last])
+        clock.done("embed")
+        evidence = gather(self.pack, plan.level, queries, plan.centers_m[first:last])
+        evidence = evidence if before is None else joined(before, evidence)
+        clock.done("search")
+        return evidence
 
 
 class FixMaker:
@@ -186,7 +205,7 @@ class FixMaker:
                 estimate.mass,
                 estimate.spread_m,
                 finding.plan.footprint_m,
-                len(finding.plan.centers_m),
+                len(finding.evidence.offsets_m),
             )
             fix = replace(fix, diagnostics=seen)
         if fix.state is not State.TRACK:

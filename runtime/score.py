@@ -38,6 +38,7 @@ class ScoredFix:
     hpl_m: float | None
     level_m: float | None
     latency_ms: float
+    agl_m: float | None = None
     diagnostics: dict[str, Any] | None = None
 
 
@@ -171,6 +172,7 @@ def parse_fix(line: str, origin: str) -> ScoredFix:
             hpl_m=_optional(value["hpl_m"]),
             level_m=_optional(value["top"][0]["level"]) if value["top"] else None,
             latency_ms=float(value["latency_ms"]),
+            agl_m=_optional(value["agl_m"]),
             diagnostics=value.get("diagnostics"),
         )
     except (ValueError, KeyError, TypeError, IndexError, AttributeError):

@@ -9,7 +9,7 @@ from s4g.core.camera import Attitude
 from s4g.core.engine import load_engine
 from s4g.core.errors import InputError
 from s4g.core.geo import distance_m
-from s4g.runtime import pipeline
+from s4g.runtime import locate, pipeline
 from s4g.runtime.fix import Fix, Reason, State
 from s4g.runtime.frames import Frame, PhotoFiles
 from s4g.runtime.intrinsics import Lens
@@ -71,9 +71,20 @@ def test_max_frames_ends_the_run(pack, localiser, toy_flight) -> None:
 
 def test_the_level_is_chosen_by_height_unless_it_is_fixed(pack, toy_encoder, toy_flight) -> None:
     engine = load_engine(toy_encoder, "cpu", 1)
-    for level_m, used_m in ((None, 64.0), (48.0, 48.0)):
+    for level_m, used_m in ((None, 48.0), (64.0, 64.0)):
         results = fly(pack, Localiser(pack, engine, Lens(60.0), level_m), toy_flight)
         assert {fix.top[0].level_m for fix, _ in results} == {used_m}
+
+
+def test_more_patches_are_matched_only_where_the_first_leave_doubt(
+    pack, localiser, toy_flight, monkeypatch
+) -> None:
+    def patches(sure: float) -> list[int]:
+        monkeypatch.setattr(locate, "SURE_MASS", sure)
+        return [fix.diagnostics.patches for fix, _ in fly(pack, localiser, toy_flight)]
+
+    assert patches(0.0) == [5] * 6
+    assert all(count > 5 for count in patches(1.1))
 
 
 def test_a_level_that_the_pack_lacks_is_refused(pack, toy_encoder) -> None:

@@ -28,11 +28,6 @@ MODE_REACH = 0.75
 # this factor at most: otherwise one bad patch could veto the truth. Of 0.005, 0.02 and 0.05 the
 # last kept right and wrong places farthest apart on real photos.
 OUTLIER_FLOOR = 0.05
-# A patch may show ground that the pack does not hold, or that has changed: this hypothesis weighs
-# as much as four tiles of this cosine. On the Brighton photos, six of which see the map in a
-# corner only, 0.5 to 0.7 put 15 to 17 of 18 within 8 m, without the hypothesis it were 12.
-NULL_SCORE = 0.6
-NULL_TILES = 4
 # Least probability in the dominant mode for a fix, and for being content with the first patches;
 # calibrate with benchmarks/calibrate_fix.py.
 MIN_MASS = 0.7
@@ -132,34 +127,46 @@ def joined(first: Evidence, second: Evidence) -> Evidence:
     )
 
 
-def locate(evidence: Evidence, footprint_m: float, temperature: float, agl_m: float) -> Estimate:
+def locate(
+    evidence: Evidence,
+    footprint_m: float,
+    temperature: float,
+    unknown_score: float,
+    agl_m: float,
+) -> Estimate:
     """Return the position of the drone that the evidence makes most likely.
 
     Args:
         evidence: of `gather`.
         footprint_m: side of the tiles.
         temperature: softmax temperature of the encoder's scores (`EncoderSpec.temperature`).
+        unknown_score: cosine of the rival "this ground is in no tile" (`EncoderSpec`).
         agl_m: height above ground, for the share of `sigma_m` that attitude errors make.
     """
     positions = evidence.tiles_m - evidence.offsets_m[:, None, :]
-    weights = joint_weights(positions, evidence.scores, footprint_m, temperature).ravel()
+    logits = evidence.scores.astype(np.float64) / temperature
+    weights = joint_weights(positions, logits, unknown_score / temperature, footprint_m).ravel()
     points = positions.reshape(-1, 2)
     peak = _mode(points, weights, KERNEL_SHARE * footprint_m)
     return _summary(points, weights, peak, footprint_m, agl_m)
 
 
 def joint_weights(
-    positions: Floats, scores: npt.NDArray[np.float32], footprint_m: float, temperature: float
+    positions: Floats, logits: Floats, unknown_logit: float, footprint_m: float
 ) -> Floats:
     """Return the probability (P, k) of each implied position, all patches together; sum 1.
 
-    With one patch this is its softmax. With several, each position is weighted by its own
+    `unknown_logit` stands for ground that the pack does not hold, or that has changed. On the
+    Brighton photos, six of which see the map in a corner only, this rival raised the photos
+    within 8 m from 12 to 17 of 18.
+
+    With one patch the result is its softmax. With several, each position is weighted by its own
     patch's probability times the density that every other patch puts there: an importance sample
     of the product of the patches' densities. A patch counts by the height of its own highest
     peak, so that one whose candidates lie scattered all over the pack, or that matches nothing,
     has little say.
     """
-    own = _probabilities(scores.astype(np.float64) / temperature, NULL_SCORE / temperature)
+    own = _probabilities(logits, unknown_logit)
     log_weights = np.log(own + 1e-300)
     near = (positions - positions.mean(axis=(0, 1))).astype(np.float32)
     scale = np.float32(-0.5 / (KERNEL_SHARE * footprint_m) ** 2)
@@ -174,12 +181,12 @@ def joint_weights(
     return result
 
 
-def _probabilities(logits: Floats, null_logit: float) -> Floats:
-    """Return the softmax of each row with the null hypothesis as one more entry, left out."""
-    highest = np.maximum(logits.max(axis=1, keepdims=True), null_logit)
+def _probabilities(logits: Floats, unknown_logit: float) -> Floats:
+    """Return the softmax of each row with the rival as one more entry, which is left out."""
+    highest = np.maximum(logits.max(axis=1, keepdims=True), unknown_logit)
     powers = np.exp(logits - highest)
-    null = NULL_TILES * np.exp(null_logit - highest)
-    result: Floats = powers / (powers.sum(axis=1, keepdims=True) + null)
+    rival = np.exp(unknown_logit - highest)
+    result: Floats = powers / (powers.sum(axis=1, keepdims=True) + rival)
     return result
 
 

@@ -129,8 +129,10 @@ class Localiser:
             if fault is not None:
                 return Finding(plan, reason=fault)
             evidence = self._match(plan, done, count, evidence, clock)
-            temperature = self._engine.spec.temperature
-            estimate = locate(evidence, plan.footprint_m, temperature, attitude.agl_m)
+            spec = self._engine.spec
+            estimate = locate(
+                evidence, plan.footprint_m, spec.temperature, spec.unknown_score, attitude.agl_m
+            )
             clock.done("locate")
             done = count
             if estimate.is_sure or done == planned:

@@ -16,7 +16,7 @@ from s4g.runtime.locate import (
     locate,
 )
 
-FOOTPRINT_M, STRIDE_M, TEMPERATURE = 80.0, 20.0, 0.05
+FOOTPRINT_M, STRIDE_M, TEMPERATURE, UNKNOWN = 80.0, 20.0, 0.05, 0.6
 
 
 class Lattice:
@@ -57,7 +57,7 @@ class Lattice:
 def find(lattice: Lattice, queries: list[int], offsets: list[tuple[float, float]]) -> Estimate:
     array = np.array(queries, np.float32).reshape(-1, 1)
     evidence = gather(lattice, 0, array, np.array(offsets, np.float64))
-    return locate(evidence, FOOTPRINT_M, TEMPERATURE, 100.0)
+    return locate(evidence, FOOTPRINT_M, TEMPERATURE, UNKNOWN, 100.0)
 
 
 def test_search_asks_for_the_given_level_and_enough_tiles() -> None:
@@ -95,7 +95,7 @@ def test_a_second_patch_resolves_what_one_cannot() -> None:
     scores_a = np.maximum(alone.surface(-200, 0, 0.9), alone.surface(200, 0, 0.9))
     scores_b = alone.surface(250, 0, 0.9)
     estimate = locate(
-        evidence_of(alone, [scores_a, scores_b], [(0, 0), (50, 0)]), 80.0, 0.05, 100.0
+        evidence_of(alone, [scores_a, scores_b], [(0, 0), (50, 0)]), 80.0, 0.05, UNKNOWN, 100.0
     )
     assert estimate.is_certain
     assert (estimate.east_m, estimate.north_m) == pytest.approx((200.0, 0.0), abs=3.0)
@@ -131,19 +131,24 @@ def test_the_bound_is_a_fixed_multiple_of_sigma_and_doubt_widens_both() -> None:
     assert torn.sigma_m > sure.sigma_m
 
 
+def weights_of(positions: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    logits = scores.astype(np.float64) / TEMPERATURE
+    return joint_weights(positions, logits, UNKNOWN / TEMPERATURE, FOOTPRINT_M)
+
+
 @given(scores=st.lists(st.floats(-1, 1, width=32), min_size=6, max_size=6))
 def test_weights_are_probabilities(scores: list[float]) -> None:
     rng = np.random.default_rng(0)
     positions = rng.uniform(-100, 100, (2, 3, 2))
     array = np.array(scores, np.float32).reshape(2, 3)
-    weights = joint_weights(positions, array, FOOTPRINT_M, TEMPERATURE)
+    weights = weights_of(positions, array)
     assert weights.sum() == pytest.approx(1.0)
     assert (weights >= 0).all()
 
 
 @pytest.mark.parametrize("scores", [[[-1.0, -1.0]], [[1.0, 1.0]]])
 def test_scores_at_the_ends_of_their_range_stay_finite(scores: list[list[float]]) -> None:
-    weights = joint_weights(np.zeros((1, 2, 2)), np.array(scores, np.float32), 80.0, 1e-3)
+    weights = joint_weights(np.zeros((1, 2, 2)), np.array(scores) / 1e-3, 600.0, FOOTPRINT_M)
     np.testing.assert_allclose(weights, [[0.5, 0.5]])
 
 
@@ -151,13 +156,13 @@ def test_a_patch_of_ground_that_the_pack_lacks_has_little_say() -> None:
     """Both patches have one best tile; a cosine of 0.35 is what unmapped ground reaches too."""
     positions = np.array([[[0.0, 0.0], [500.0, 0.0]], [[900.0, 0.0], [400.0, 400.0]]])
     scores = np.array([[0.85, 0.2], [0.35, -0.3]], np.float32)
-    weights = joint_weights(positions, scores, FOOTPRINT_M, TEMPERATURE)
+    weights = weights_of(positions, scores)
     assert weights[0, 0] > 0.99
 
 
 def test_one_patch_alone_gets_the_softmax_of_its_scores() -> None:
     scores = np.array([[0.8, 0.75, 0.3]], np.float32)
-    weights = joint_weights(np.zeros((1, 3, 2)), scores, FOOTPRINT_M, TEMPERATURE)
+    weights = weights_of(np.zeros((1, 3, 2)), scores)
     expected = np.exp(scores.astype(np.float64) / TEMPERATURE)
     np.testing.assert_allclose(weights, expected / expected.sum(), rtol=1e-5)
 

@@ -25,7 +25,8 @@ _INK, _PAPER = (30, 30, 30), (250, 250, 250)
 
 _MIN_SIDE_PX, _MAX_SIDE_PX = 1000, 2048
 _DIMMED = 0.75  # share of the imagery's brightness left, so that marks stand out
-_MARGIN_SHARE = 0.08  # room around the track where the picture is cut to it
+_EDGE_SHARE = 0.03  # least distance of a mark from the picture's edge, share of its longer side
+_ROOM_SHARE = 0.25  # most that is added at a side for marks beyond the imagery
 _SHIFT = 4  # OpenCV draws at 1/16 px
 
 
@@ -92,8 +93,8 @@ def draw_track(pack: Pack, fixes: Sequence[ScoredFix], truth: Truth | None) -> b
         fixes: of the run, in order.
         truth: true positions, or None.
     """
-    canvas = _background(pack)
     places = [None if truth is None else truth.at(fix.file, fix.t) for fix in fixes]
+    canvas = _background(pack, [p for p in (*map(_place, fixes), *places) if p is not None])
     found = _pixels(canvas, pack, [_place(fix) for fix in fixes])
     true = _pixels(canvas, pack, places)
     _draw_path(canvas, true, _TRUTH, 1.6)
@@ -119,16 +120,46 @@ def _place(fix: ScoredFix) -> tuple[float, float] | None:
     return None if fix.lat is None or fix.lon is None else (fix.lat, fix.lon)
 
 
-def _background(pack: Pack) -> _Canvas:
+def _background(pack: Pack, places: Sequence[tuple[float, float]]) -> _Canvas:
+    """Return the pack's imagery, or a plain sheet, with room around it for marks beyond it."""
     overview = pack.overview()
     if overview is not None:
         rgb, west_m, north_m, gsd_m = overview
-        dimmed = cv2.convertScaleAbs(rgb, alpha=_DIMMED)
-        return _Canvas(np.asarray(dimmed, np.uint8), west_m, north_m, gsd_m)
-    west_m, south_m, east_m, north_m = pack.frame.local_bounds(pack.bounds)
-    gsd_m = max(east_m - west_m, north_m - south_m) / _MIN_SIDE_PX
-    shape = (math.ceil((north_m - south_m) / gsd_m), math.ceil((east_m - west_m) / gsd_m), 3)
-    return _Canvas(np.full(shape, 70, np.uint8), west_m, north_m, gsd_m)
+        picture = np.asarray(cv2.convertScaleAbs(rgb, alpha=_DIMMED), np.uint8)
+    else:
+        west_m, south_m, east_m, north_m = pack.frame.local_bounds(pack.bounds)
+        gsd_m = max(east_m - west_m, north_m - south_m) / _MIN_SIDE_PX
+        shape = (math.ceil((north_m - south_m) / gsd_m), math.ceil((east_m - west_m) / gsd_m), 3)
+        picture = np.full(shape, 70, np.uint8)
+    margins = _margins(pack, places, picture.shape, west_m, north_m, gsd_m)
+    left, _, top, _ = margins
+    picture = np.asarray(
+        cv2.copyMakeBorder(picture, top, margins[3], left, margins[1], cv2.BORDER_CONSTANT),
+        np.uint8,
+    )
+    return _Canvas(picture, west_m - left * gsd_m, north_m + top * gsd_m, gsd_m)
+
+
+def _margins(
+    pack: Pack,
+    places: Sequence[tuple[float, float]],
+    shape: tuple[int, ...],
+    west_m: float,
+    north_m: float,
+    gsd_m: float,
+) -> tuple[int, int, int, int]:
+    """Return the pixels to add left, right, above and below, so that all places are in it."""
+    if not places:
+        return 0, 0, 0, 0
+    height, width = shape[:2]
+    lat, lon = np.array(places, np.float64).T
+    east, north = pack.frame.to_local(lat, lon)
+    x, y = (east - west_m) / gsd_m, (north_m - north) / gsd_m
+    edge, room = _EDGE_SHARE * max(height, width), int(_ROOM_SHARE * max(height, width))
+    over = (edge - x.min(), x.max() + edge - width, edge - y.min(), y.max() + edge - height)
+    # No more than the room: a stray fix may be very far.
+    left, right, top, bottom = (int(np.clip(np.ceil(v), 0, room)) for v in over)
+    return left, right, top, bottom
 
 
 def _pixels(canvas: _Canvas, pack: Pack, places: Sequence[tuple[float, float] | None]) -> Floats:

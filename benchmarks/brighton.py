@@ -20,9 +20,9 @@ from s4g.core.files import atomic_file
 from s4g.runtime.exif import attitude_from_gimbal, hfov_from_35mm_deg
 
 ORTHO = "ortho_from_laz_0.12m.tif"
-# The frames cover 65 x 37 m. Turned by 45 degrees, the largest north-up square inside is 26 m;
-# 28 and 36 m still lie in the frame to 90 and 75 %.
-LEVELS_M = "28,36"
+# The frames cover 65 x 37 m and six of eighteen look past the orthophoto's edge: only tiles much
+# smaller than a frame fit into the corner that sees it.
+LEVELS_M = "16"
 
 
 def _turned(pose: Attitude) -> Attitude:

@@ -14,6 +14,7 @@ from s4g.runtime.locate import (
     gather,
     joint_weights,
     locate,
+    tile_probabilities,
 )
 
 FOOTPRINT_M, STRIDE_M, TEMPERATURE, UNKNOWN = 80.0, 20.0, 0.05, 0.6
@@ -123,6 +124,13 @@ def test_noise_gives_no_fix() -> None:
     assert estimate.mass < MIN_MASS
 
 
+def test_one_weak_peak_alone_gives_no_fix_when_ground_beyond_the_map_scores_as_much() -> None:
+    """Nothing else in the pack competes: only the rival can tell that this is a poor match."""
+    weak = Lattice([(0.0, 0.0)], [UNKNOWN - 0.2])
+    assert find(weak, [0], [(0.0, 0.0)]).mass < 0.3
+    assert find(Lattice([(0.0, 0.0)], [0.9]), [0], [(0.0, 0.0)]).mass > 0.95
+
+
 def test_the_bound_is_a_fixed_multiple_of_sigma_and_doubt_widens_both() -> None:
     sure = find(Lattice([(0.0, 0.0)]), [0], [(0.0, 0.0)])
     torn = find(Lattice([(-200.0, 0.0), (200.0, 0.0)], [0.9, 0.84]), [2], [(0.0, 0.0)])
@@ -133,7 +141,7 @@ def test_the_bound_is_a_fixed_multiple_of_sigma_and_doubt_widens_both() -> None:
 
 def weights_of(positions: np.ndarray, scores: np.ndarray) -> np.ndarray:
     logits = scores.astype(np.float64) / TEMPERATURE
-    return joint_weights(positions, logits, UNKNOWN / TEMPERATURE, FOOTPRINT_M)
+    return joint_weights(positions, tile_probabilities(logits, UNKNOWN / TEMPERATURE), FOOTPRINT_M)
 
 
 @given(scores=st.lists(st.floats(-1, 1, width=32), min_size=6, max_size=6))
@@ -148,7 +156,8 @@ def test_weights_are_probabilities(scores: list[float]) -> None:
 
 @pytest.mark.parametrize("scores", [[[-1.0, -1.0]], [[1.0, 1.0]]])
 def test_scores_at_the_ends_of_their_range_stay_finite(scores: list[list[float]]) -> None:
-    weights = joint_weights(np.zeros((1, 2, 2)), np.array(scores) / 1e-3, 600.0, FOOTPRINT_M)
+    own = tile_probabilities(np.array(scores) / 1e-3, 600.0)
+    weights = joint_weights(np.zeros((1, 2, 2)), own, FOOTPRINT_M)
     np.testing.assert_allclose(weights, [[0.5, 0.5]])
 
 

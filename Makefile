@@ -69,10 +69,10 @@ DEMO_GROUND := landscape:seed=11,size_m=1500
 
 demo: $(DONE)/pack
 	@mkdir -p demo
-	$(BIN)/s4g-pack --source '$(DEMO_GROUND),season=summer,year=0' --levels 120 \
+	$(BIN)/s4g-pack --source '$(DEMO_GROUND),season=summer,year=0' --levels 80 \
 	  --out demo/region.s4gpack --overwrite
-	$(BIN)/s4g-sim --source '$(DEMO_GROUND),season=autumn,year=1' --pattern line \
-	  --agl 150 --speed 30 --fps 2 --out demo/flight --overwrite
+	$(BIN)/s4g-sim --source '$(DEMO_GROUND),season=autumn,year=1' --route docs/demo-route.csv \
+	  --agl 150 --speed 50 --fps 2 --out demo/flight --overwrite
 	$(BIN)/s4g-run --camera demo/flight/frames --telemetry demo/flight/telemetry.csv \
 	  --intrinsics demo/flight/camera.json --truth demo/flight/truth.csv \
 	  --pack demo/region.s4gpack --realtime \

@@ -24,7 +24,7 @@ from s4g.core.ground import open_ground
 
 HFOV_DEG = 60.0
 FRAME_WIDTH_M = 1000.0
-LEVELS_M = "600"  # the frames' short side is 750 m
+LEVELS_M = "500"  # two thirds of the frames' short side: five patches fit
 # Half a frame and a tile's slack away from the imagery's border and from the other half.
 INSET_M = 520.0
 LANE_M = 350.0

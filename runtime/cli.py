@@ -109,6 +109,11 @@ def run(
         keep = known_truth is not None or plot is not None
         total = min(source.count or 0, max_frames or source.count or 0)
         fixes = _stream(results, source, total, out, overwrite, quiet, keep)
+        if engine.spec.unknown_score <= 0:
+            say(
+                f"note: {engine.name} is not calibrated: ground that the pack does not hold may "
+                "pass for a fix; calibrate its checkpoint with s4g-train calibrate"
+            )
         if known_truth is not None:
             _say_score(fixes, known_truth)
         if plot is not None:

@@ -77,6 +77,13 @@ def test_fixes_are_printed_one_json_object_per_line(tool: Tool) -> None:
     assert result.err.startswith("6 fixes from 6 frames\nstage ")
 
 
+def test_an_encoder_that_is_not_calibrated_is_called_so(tool: Tool, toy_encoder: Path) -> None:
+    assert tool.run().err.splitlines()[-1] == (
+        f"note: {toy_encoder} is not calibrated: ground that the pack does not hold may pass for "
+        "a fix; calibrate its checkpoint with s4g-train calibrate"
+    )
+
+
 def test_the_fixes_file_holds_what_was_printed(tool: Tool, tmp_path: Path) -> None:
     result = tool.run(out=tmp_path / "fixes.jsonl")
     assert (tmp_path / "fixes.jsonl").read_text() == result.out

@@ -24,7 +24,7 @@ from s4g.core.geo import BBox
 from s4g.core.ground import open_ground
 
 SIZE_M = 1200
-LEVELS = "80"
+LEVELS = "40,80"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +128,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for everything written")
     parser.add_argument("--data", type=Path, help="folder with the quadrangle's dates")
+    parser.add_argument("--levels", default=LEVELS, help="tile footprints, metres")
     parser.add_argument("--encoder", help="bundle or ONNX file; default: the embedded encoder")
     options = parser.parse_args()
     encoder = ["--encoder", options.encoder] if options.encoder else []
@@ -136,7 +137,7 @@ def main() -> None:
         folder: Path = options.out / str(number)
         folder.mkdir(parents=True, exist_ok=True)
         simulate(flight, folder)
-        pairs[flight.name] = localise(flight.packed, LEVELS, flight.half, folder, encoder)
+        pairs[flight.name] = localise(flight.packed, options.levels, flight.half, folder, encoder)
     if options.data is not None:
         folder = options.out / "naip"
         folder.mkdir(exist_ok=True)

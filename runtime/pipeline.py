@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..core.camera import Camera
 from ..core.engine import Engine
 from ..core.errors import InputError
 from ..tilepacks.reader import Pack
@@ -102,23 +103,50 @@ class Localiser:
         Raises:
             InputError: the photo is corrupt, or the lens is unknown or of another aspect.
         """
-        attitude = sample.attitude
         camera = self._lens.camera_for(frame.width_px, frame.height_px, sample.hfov_deg)
-        plan = plan_patches(
-            camera,
-            attitude,
-            self._footprints_m,
-            self._engine.spec.input_px,
-            self._max_patches,
-            self._fixed_level,
-        )
+        plan = self._plan(camera, sample, self._fixed_level)
         clock.done("plan")
         if isinstance(plan, Reason):
             return Finding(reason=plan)
+        clock.done("decode", frame.decode_s)
+        finding = self._find_at(plan, frame, camera, sample, clock)
+        finer = self._next_finer(plan)
+        if finding.reason is not Reason.AMBIGUOUS or finer is None:
+            return finding
+        # Smaller tiles fit where the frame sees the map in a corner only.
+        plan = self._plan(camera, sample, finer)
+        clock.done("plan")
+        if isinstance(plan, Reason):
+            return finding
+        second = self._find_at(plan, frame, camera, sample, clock)
+        return second if second.reason is None else finding
+
+    def _plan(self, camera: Camera, sample: Sample, level: int | None) -> PatchPlan | Reason:
+        return plan_patches(
+            camera,
+            sample.attitude,
+            self._footprints_m,
+            self._engine.spec.input_px,
+            self._max_patches,
+            level,
+        )
+
+    def _next_finer(self, plan: PatchPlan) -> int | None:
+        """Return the level of the next smaller tiles, unless the user fixed the level."""
+        smaller = [f for f in self._footprints_m if f < plan.footprint_m]
+        if not smaller or self._fixed_level is not None:
+            return None
+        return self._footprints_m.index(max(smaller))
+
+    def _find_at(
+        self, plan: PatchPlan, frame: Frame, camera: Camera, sample: Sample, clock: StageClock
+    ) -> Finding:
+        """Match the patches of a plan: a first few, and the others where doubt remains."""
+        attitude = sample.attitude
         side = self._engine.spec.input_px
         rgb, reduction = frame.rgb(max_reduction(camera, attitude, plan, side))
         camera = camera.reduced(reduction)
-        clock.done("decode", frame.decode_s)
+        clock.done("decode")
         evidence: Evidence | None = None
         done, planned = 0, len(plan.centers_m)
         while True:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -85,6 +86,30 @@ def test_more_patches_are_matched_only_where_the_first_leave_doubt(
 
     assert patches(0.0) == [5] * 6
     assert all(count > 5 for count in patches(1.1))
+
+
+def test_finer_tiles_are_tried_where_coarser_ones_leave_doubt(
+    pack, toy_encoder, toy_flight, monkeypatch
+) -> None:
+    """Tiles of 64 m are taken first here and match nothing; those of 48 m do."""
+    coarse = [level.footprint_m for level in pack.levels].index(64.0)
+    plan, match = pipeline.plan_patches, pipeline.locate
+
+    def plan_coarse(*arguments):
+        *others, level = arguments
+        return plan(*others, coarse if level is None else level)
+
+    def doubt_coarse(evidence, footprint_m, *others):
+        estimate = match(evidence, footprint_m, *others)
+        return dataclasses.replace(estimate, mass=0.1) if footprint_m == 64.0 else estimate
+
+    monkeypatch.setattr(pipeline, "plan_patches", plan_coarse)
+    monkeypatch.setattr(pipeline, "locate", doubt_coarse)
+    engine = load_engine(toy_encoder, "cpu", 1)
+    results = fly(pack, Localiser(pack, engine, Lens(60.0)), toy_flight)
+    assert [(fix.state, fix.top[0].level_m) for fix, _ in results] == [(State.TRACK, 48.0)] * 6
+    fixed = fly(pack, Localiser(pack, engine, Lens(60.0), level_m=64.0), toy_flight)
+    assert [fix.reason for fix, _ in fixed] == [Reason.AMBIGUOUS] * 6
 
 
 def test_a_level_that_the_pack_lacks_is_refused(pack, toy_encoder) -> None:

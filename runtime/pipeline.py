@@ -152,7 +152,7 @@ class Localiser:
         while True:
             count = min(planned, FIRST_PATCHES if done == 0 else planned)
             cut_patches(rgb, camera, attitude, plan, self._patches, done, count)
-            fault = picture_fault(self._patches[0])
+            fault = picture_fault(self._patches[0]) if done == 0 else None
             clock.done("normalise")
             if fault is not None:
                 return Finding(plan, reason=fault)

@@ -288,3 +288,17 @@ def test_training_and_evaluation_by_command(tmp_path: Path) -> None:
         "unknown_recognised",
         "recall_at_1_by_region",
     }
+
+
+def test_a_training_stopped_before_its_first_checkpoint_names_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Trainer, "train", lambda self, on_step: None)
+    plan = tmp_path / "tiny.toml"
+    plan.write_text(
+        '[model]\nbackbone = "resnet10t"\ninput_px = 64\n'
+        '[[ground]]\nkind = "landscape"\nworlds = 1\nsize_m = 256\nrenders = 1\n'
+    )
+    done = CliRunner().invoke(cli, ["--recipe", str(plan), "--out", str(tmp_path / "run")])
+    assert done.exit_code == 0, done.output
+    assert "checkpoint" not in done.output

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .evaluate import Validation
     from .grounds import Ground
     from .model import Encoder
+    from .recipe import Recipe
 
 
 @click.group(cls=CommandGroup)
@@ -94,9 +95,10 @@ def train(
     _check_run(run, resume, STATE_NAME)
     if threads is not None:
         torch.set_num_threads(threads)
-    grounds = _load(recipe_name, data)
+    place = _torch_device(device)
+    grounds = _load(recipe, data)
     run.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(recipe, grounds, run, _torch_device(device), workers)
+    trainer = Trainer(recipe, grounds, run, place, workers)
     if resume:
         trainer.resume()
         say(f"going on from step {trainer.step}")
@@ -108,7 +110,8 @@ def train(
         validation = trainer.train(advance)
     if validation is not None:
         print(json.dumps(validation.as_dict()))
-    say(f"checkpoint: {run / CHECKPOINT_NAME}")
+    if (run / CHECKPOINT_NAME).is_file():  # a training stopped early may not have one yet
+        say(f"checkpoint: {run / CHECKPOINT_NAME}")
 
 
 @cli.command("eval")
@@ -191,18 +194,17 @@ def _validate(
             f"{checkpoint}: takes {spec.input_px} px, recipe {recipe_name} cuts "
             f"{recipe.model.input_px} px; evaluate with a recipe of the same input_px"
         )
-    regions = validation_regions(_load(recipe_name, data, only_validation=True), recipe)
+    regions = validation_regions(_load(recipe, data, only_validation=True), recipe)
     if not regions:
         raise InputError(f"recipe {recipe_name}: holds out no place to validate on")
     result = validate(regions, lambda images: embed(encoder, images, spec.mean, spec.std))
     return encoder, spec, result
 
 
-def _load(recipe_name: str, data: Path | None, only_validation: bool = False) -> list[Ground]:
+def _load(recipe: Recipe, data: Path | None, only_validation: bool = False) -> list[Ground]:
     from .grounds import held_out_only, load_grounds
-    from .recipe import load_recipe
 
-    configs = load_recipe(recipe_name).grounds
+    configs = recipe.grounds
     if only_validation:
         configs = tuple(map(held_out_only, configs))
     if data is not None and not data.is_dir():

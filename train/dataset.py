@@ -181,6 +181,10 @@ class DataConfig:
         source: `own`: the imagery to cut tiles from, as for `s4g-pack --source`.
         footprint_m: `own`: side of the tiles on the ground, metres.
         stride: `own`: step between tiles, share of the footprint.
+        gsd_min_m: finest ground size of a pixel at the model's input, metres, for the encoder's
+            spec; 0 together with `gsd_max_m`: not known.
+        gsd_max_m: coarsest.
+        north_up: whether both views are north-up; a drone's frames must be turned then.
         credit: what to credit in the model card.
     """
 
@@ -192,6 +196,9 @@ class DataConfig:
     source: str = ""
     footprint_m: float = 0.0
     stride: float = 0.5
+    gsd_min_m: float = 0.0
+    gsd_max_m: float = 0.0
+    north_up: bool = False
     credit: str = ""
 
 
@@ -205,3 +212,5 @@ DATA_KINDS = (
     "gtauav",
     "own",
 )
+# Their queries are street panoramas.
+PANORAMA_KINDS = ("cvusa", "cvact", "vigor")

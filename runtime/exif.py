@@ -11,7 +11,8 @@ import numpy as np
 
 from ..core.camera import Attitude
 from ..core.errors import InputError
-from .jpeg import TAG_FOCAL_LENGTH_35MM, exif_numbers, is_jpeg, jpeg_size, xmp_packet
+from ..core.jpeg import is_jpeg, jpeg_size
+from .jpeg import TAG_FOCAL_LENGTH_35MM, exif_numbers, xmp_packet
 
 _DJI_NAMESPACE = "http://www.dji.com/drone-dji/1.0/"
 _REMEDY = "pass --telemetry FILE.csv instead"

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from ..core.errors import InputError
 from ..core.images import IMAGE_SUFFIXES, decode_rgb, list_images, read_bytes
-from .jpeg import is_complete, is_jpeg, jpeg_size
+from ..core.jpeg import is_complete, is_jpeg, jpeg_size
 
 RGB = npt.NDArray[np.uint8]
 REDUCTIONS = (8, 4, 2)  # what JPEG decoders offer, coarsest first

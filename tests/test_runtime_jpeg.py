@@ -10,9 +10,6 @@ from s4g.core.images import encode_rgb
 from s4g.runtime.jpeg import (
     TAG_FOCAL_LENGTH_35MM,
     exif_numbers,
-    is_complete,
-    is_jpeg,
-    jpeg_size,
     xmp_packet,
 )
 
@@ -30,27 +27,6 @@ def exif(order: str, focal_35mm: int) -> bytes:
     sub = struct.pack(order + "HHHI", 1, TAG_FOCAL_LENGTH_35MM, 3, 1)
     sub += struct.pack(order + "HH", focal_35mm, 0) + struct.pack(order + "I", 0)
     return b"Exif\x00\x00" + mark + struct.pack(order + "I", 8) + main + sub
-
-
-def test_the_size_stands_in_the_header() -> None:
-    assert is_jpeg(JPEG)
-    assert jpeg_size(JPEG) == (70, 40)
-
-
-def test_a_png_is_no_jpeg() -> None:
-    assert not is_jpeg(encode_rgb(np.zeros((4, 4, 3), np.uint8), ".png"))
-
-
-def test_a_whole_jpeg_is_complete_and_every_truncation_is_not() -> None:
-    assert is_complete(JPEG)
-    for length in range(2, len(JPEG) - 1, 37):
-        assert not is_complete(JPEG[:length])
-
-
-def test_the_thumbnails_end_is_not_taken_for_the_pictures_end() -> None:
-    with_thumbnail = with_app1(b"Exif\x00\x00" + JPEG)
-    assert is_complete(with_thumbnail)
-    assert not is_complete(with_thumbnail[:-20])
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -79,8 +55,6 @@ def test_the_xmp_packet_is_found_behind_the_exif_block() -> None:
 @given(st.binary(max_size=200))
 def test_no_bytes_crash_the_walk(tail: bytes) -> None:
     data = b"\xff\xd8" + tail
-    jpeg_size(data)
-    is_complete(data)
     xmp_packet(data)
     try:
         exif_numbers(data, "a.jpg")

@@ -39,6 +39,8 @@ class EncoderSpec:
         unknown_score: cosine at which "this place is in no tile" weighs as much as one tile with
             that cosine; rivals the tiles in the softmax (0 where not calibrated).
         precision: arithmetic of this artefact, `fp32` or `int8`.
+        head: how features become an embedding, `layout` or `pool` (docs/training.md).
+        query_px: height and width of queries that are no squares of `input_px` (panoramas).
         provenance: recipe, data, seed, date and tool version, for the reader.
     """
 
@@ -55,6 +57,8 @@ class EncoderSpec:
     temperature: float
     unknown_score: float = 0.0
     precision: str = "fp32"
+    head: str = "layout"
+    query_px: tuple[int, int] | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
@@ -90,6 +94,8 @@ class EncoderSpec:
         try:
             for name in ("mean", "std", "nested_dims"):
                 value[name] = tuple(value[name]) if isinstance(value[name], list) else None
+            if isinstance(value.get("query_px"), list):
+                value["query_px"] = tuple(value["query_px"])
             sane = (spec := cls(**value))._is_sane()
         except (TypeError, ValueError, OverflowError):  # a value of another type than expected
             sane = False
@@ -100,8 +106,9 @@ class EncoderSpec:
     def _is_sane(self) -> bool:
         scores = (self.temperature, self.unknown_score)
         numbers = (*self.mean, *self.std, self.gsd_min_m, self.gsd_max_m, *scores)
-        whole = (self.input_px, self.embedding_dim, *self.nested_dims)
-        texts = (self.model_id, self.backbone, self.precision)
+        query_px = (self.input_px,) * 2 if self.query_px is None else self.query_px
+        whole = (self.input_px, self.embedding_dim, *self.nested_dims, *query_px)
+        texts = (self.model_id, self.backbone, self.precision, self.head)
         return (
             all(isinstance(text, str) for text in texts)
             and _SHA256.fullmatch(self.model_id) is not None
@@ -109,6 +116,9 @@ class EncoderSpec:
             and all(isinstance(v, (int, float)) and math.isfinite(v) for v in numbers)
             and all(type(v) is int for v in whole)
             and 16 <= self.input_px <= 4096
+            and isinstance(query_px, tuple)
+            and len(query_px) == 2
+            and all(16 <= side <= 4096 for side in query_px)
             and 1 <= self.embedding_dim <= 65536
             and all(0 < d <= self.embedding_dim for d in self.nested_dims)
             and min(self.std) > 0

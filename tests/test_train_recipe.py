@@ -28,7 +28,8 @@ def test_an_unknown_recipe_names_those_that_are_shipped() -> None:
     with pytest.raises(InputError) as error:
         load_recipe("edgy")
     assert str(error.value) == (
-        "--recipe edgy: no such recipe; shipped are edge, landscape, or give a .toml file"
+        f"--recipe edgy: no such recipe; shipped are {', '.join(shipped_recipes())}, or give a "
+        ".toml file"
     )
 
 
@@ -70,7 +71,7 @@ def test_a_recipe_without_ground_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
         load_recipe(path)
     assert str(error.value) == (
-        f"recipe {path}: has no [[ground]]; add at least one source of imagery"
+        f"recipe {path}: has no [[ground]] and no [data]; add imagery or a data set"
     )
 
 
@@ -99,3 +100,107 @@ def test_a_ground_that_cannot_be_loaded_says_what_it_needs(
     with pytest.raises(InputError) as error:
         load_recipe(path)
     assert str(error.value) == f"recipe {path}, ground of kind {kind!r}: {message}"
+
+
+DATA = '[data]\nkind = "university1652"\n'
+
+
+def test_a_data_set_that_is_misspelt_names_the_nearest(tmp_path: Path) -> None:
+    path = write(tmp_path, '[data]\nkind = "vigour"\n')
+    with pytest.raises(InputError) as error:
+        load_recipe(path)
+    assert str(error.value) == (
+        f"recipe {path}, [data]: kind = 'vigour' is no data set; did you mean 'vigor'?"
+    )
+
+
+def test_imagery_and_a_data_set_do_not_go_together(tmp_path: Path) -> None:
+    path = write(tmp_path, DATA + MINIMAL)
+    with pytest.raises(InputError) as error:
+        load_recipe(path)
+    assert str(error.value) == f"recipe {path}: has both [[ground]] and [data]; keep one of them"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[views]\n" + DATA, "[views] means nothing without [[ground]]; remove it"),
+        ("[sampling]\n" + MINIMAL, "[sampling] means nothing without [data]; remove it"),
+        ("[augment]\n" + MINIMAL, "[augment] means nothing without [data]; remove it"),
+    ],
+)
+def test_a_table_without_meaning_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(InputError) as error:
+        load_recipe(path)
+    assert str(error.value) == f"recipe {path}: {message}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "[optim]\nbatch_pairs = 1\n",
+            "[optim]: batch_pairs = 1; a batch of fewer than 2 pairs has no negatives",
+        ),
+        (
+            "[optim]\nprecision = 'int8'\n",
+            "[optim]: precision = 'int8' must be one of bf16, fp16, fp32",
+        ),
+        (
+            "[optim]\nschedule = 'linear'\n",
+            "[optim]: schedule = 'linear' must be one of cosine, polynomial, constant",
+        ),
+        ("[optim]\nema_decay = 1.0\n", "[optim]: ema_decay = 1.0 must lie in [0, 1)"),
+        ("[model]\nhead = 'none'\n", "[model]: head = 'none' must be one of layout, pool"),
+        (
+            "[model]\nquery_px = [140, 768]\n",
+            "[model]: head = 'layout' takes queries of 128 x 128 px"
+            " only, query_px is [140, 768]; use head = 'pool'",
+        ),
+        (
+            "[model]\nhead = 'pool'\nquery_px = [140]\n",
+            "[model]: query_px = [140] must be [height, width] in pixels",
+        ),
+        (
+            "[distill]\nkind = 'magic'\n",
+            "[distill]: kind = 'magic' must be one of similarity, embedding",
+        ),
+    ],
+)
+def test_values_out_of_range_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = write(tmp_path, text + MINIMAL)
+    with pytest.raises(InputError) as error:
+        load_recipe(path)
+    assert str(error.value) == f"recipe {path}, {message}"
+
+
+def test_panoramas_cannot_be_tilted(tmp_path: Path) -> None:
+    path = write(tmp_path, '[data]\nkind = "cvusa"\n[augment]\ntilt_deg = 5\n')
+    with pytest.raises(InputError, match="scale and tilt_deg needs queries that look down"):
+        load_recipe(path)
+
+
+def test_the_command_line_may_change_single_values() -> None:
+    recipe = load_recipe("sample4geo/cvusa", ("optim.batch_pairs=16", "optim.precision = 'bf16'"))
+    assert (recipe.optim.batch_pairs, recipe.optim.precision) == (16, "bf16")
+    assert recipe.optim.epochs == 40
+
+
+@pytest.mark.parametrize("change", ["batch_pairs=16", "optim.batch_pairs", "moon.phase=3"])
+def test_a_change_that_names_no_value_of_a_table_is_refused(change: str) -> None:
+    with pytest.raises(InputError) as error:
+        load_recipe("edge", (change,))
+    assert str(error.value) == (
+        f"--set {change}: expected TABLE.KEY=VALUE with a value in TOML, such as "
+        "optim.batch_pairs=16 or optim.precision='fp32'; tables are model, views, optim, data, "
+        "loss, sampling, augment, distill, loading"
+    )
+
+
+def test_a_misspelt_change_names_its_nearest_neighbour() -> None:
+    with pytest.raises(InputError) as error:
+        load_recipe("edge", ("optim.batch_pair=16",))
+    assert str(error.value) == (
+        "recipe edge, [optim]: unknown key 'batch_pair'; did you mean batch_pairs?"
+    )

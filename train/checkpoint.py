@@ -51,7 +51,11 @@ def load_checkpoint(path: Path) -> tuple[Encoder, EncoderSpec]:
             f"{path}: a safetensors file without an encoder spec; train with s4g-train"
         )
     spec = EncoderSpec.from_json(metadata[SPEC_KEY], str(path))
-    encoder = Encoder(ModelConfig(spec.backbone, spec.input_px, spec.embedding_dim))
+    config = ModelConfig(
+        spec.backbone, spec.input_px, spec.embedding_dim, spec.head, spec.query_px or ()
+    )
+    config.check(str(path))
+    encoder = Encoder(config, initialise=False)
     try:
         encoder.load_state_dict(tensors)
     except RuntimeError:

@@ -1,10 +1,11 @@
-"""`s4g-train`: imagery in, checkpoint out."""
+"""`s4g-train`: imagery or a data set in, checkpoint out."""
 
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,13 +18,16 @@ from ..core.console import (
     say,
 )
 from ..core.errors import InputError
+from .cli_data import data
+from .cli_eval import evaluate
+from .opening import DEVICES
 
 if TYPE_CHECKING:
-    from ..core.spec import EncoderSpec
-    from .evaluate import Validation
-    from .grounds import Ground
-    from .model import Encoder
+    import torch
+
+    from .distributed import World
     from .recipe import Recipe
+    from .source import BatchSource
 
 
 @click.group(cls=CommandGroup)
@@ -37,11 +41,11 @@ _recipe_option = click.option(
 _data_option = click.option(
     "--data",
     type=click.Path(path_type=Path),
-    help="Folder with the imagery the recipe names; landscape recipes need none.",
+    help="Folder with the imagery or data set; landscape recipes need none.",
 )
 _device_option = click.option(
     "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
+    type=click.Choice(DEVICES),
     default="auto",
     show_default=True,
     help="Where to compute.",
@@ -54,13 +58,22 @@ _device_option = click.option(
 @_data_option
 @click.option("--out", "run", type=click.Path(path_type=Path), required=True, help="Run folder.")
 @click.option("--resume", is_flag=True, help="Go on from the run folder's last save.")
-@click.option("--steps", type=click.IntRange(min=1), help="Train this many steps instead.")
+@click.option("--steps", type=click.IntRange(min=1), help="Train this many steps ([[ground]]).")
+@click.option("--epochs", type=click.IntRange(min=1), help="Train this many epochs ([data]).")
+@click.option("--seed", type=click.IntRange(min=0), help="Another seed than the recipe's.")
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="TABLE.KEY=VALUE",
+    help="Change one value of the recipe, in TOML: --set optim.batch_pairs=16. May be repeated.",
+)
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
     default=1,
     show_default=True,
-    help="Threads that make batches.",
+    help="Threads ([[ground]]) or processes ([data]) that make batches, for each GPU.",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of the model.")
 @_device_option
@@ -70,75 +83,98 @@ def train(
     data: Path | None,
     run: Path,
     resume: bool,
-    steps: int | None,
     workers: int,
     threads: int | None,
     device: str,
+    changes: tuple[str, ...],
+    **overrides: Any,
 ) -> None:
-    """Train an encoder on pairs of tiles and drone views cut from imagery.
+    """Train an encoder, on imagery of your own or on a data set.
 
-    The run folder receives encoder.safetensors (the checkpoint), metrics.jsonl, recipe.json and
-    state.safetensors (to resume). SIGINT and SIGTERM save and stop.
+    The run folder receives encoder.safetensors (the best checkpoint on held-out places),
+    metrics.jsonl, history.png, TensorBoard events, recipe.json and state.safetensors (to resume).
+    SIGINT and SIGTERM save and stop. Under torchrun, all processes train one batch together.
 
-    Example: s4g-train --recipe landscape --out runs/first
+    Examples: s4g-train --recipe landscape --out runs/first;
+    torchrun --nproc-per-node 4 --no-python s4g-train --recipe sample4geo/vigor-same --data VIGOR
+    --out runs/vigor --workers 8
     """
-    import dataclasses
-
     import torch
 
-    from .loop import CHECKPOINT_NAME, STATE_NAME, Trainer
+    from .distributed import join_world
+    from .opening import torch_device, with_overrides
     from .recipe import load_recipe
 
-    recipe = load_recipe(recipe_name)
-    if steps is not None:
-        recipe = dataclasses.replace(recipe, optim=dataclasses.replace(recipe.optim, steps=steps))
-    _check_run(run, resume, STATE_NAME)
+    recipe = with_overrides(load_recipe(recipe_name, changes), **overrides)
+    _check_run(run, resume)
     if threads is not None:
         torch.set_num_threads(threads)
-    place = _torch_device(device)
-    grounds = _load(recipe, data)
-    run.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(recipe, grounds, run, place, workers)
+    place = torch.device(torch_device(device))
+    with join_world(place) as world:
+        if place.type == "cuda":
+            place = torch.device("cuda", torch.cuda.current_device())
+        _train(recipe, data, run, resume, overrides, workers, place, world)
+
+
+def _train(
+    recipe: Recipe,
+    data: Path | None,
+    run: Path,
+    resume: bool,
+    overrides: dict[str, Any],
+    workers: int,
+    place: torch.device,
+    world: World,
+) -> None:
+    from .loop import CHECKPOINT_NAME, Trainer
+    from .state import check_same_recipe, write_recipe
+
+    if resume:
+        lengths = {f"optim.{name}" for name in ("steps", "epochs") if overrides[name] is not None}
+        check_same_recipe(run, recipe, frozenset(lengths))
+    source = _source(recipe, data, workers, place, world)
+    trainer = Trainer(recipe, source, run, place, world)
     if resume:
         trainer.resume()
         say(f"going on from step {trainer.step}")
-    trainer.write_recipe()
-    left = recipe.optim.steps - trainer.step
-    if left <= 0:
-        raise InputError(f"{run}: already trained to step {trainer.step}; give more with --steps")
-    with progress("training", left, "steps") as advance:
-        validation = trainer.train(advance)
+    left = trainer.steps - trainer.step
+    if left <= 0 or trainer.epoch >= source.epochs:
+        option = "--steps" if recipe.data is None else "--epochs"
+        raise InputError(f"{run}: already trained to step {trainer.step}; give more with {option}")
+    if world.is_first:
+        run.mkdir(parents=True, exist_ok=True)
+        write_recipe(run, recipe)
+    with ExitStack() as stack:
+        show = world.is_first and stack.enter_context(progress("training", left, "steps"))
+        validation = trainer.train(show or (lambda steps: None))
+    if not world.is_first:
+        return
     if validation is not None:
         print(json.dumps(validation.as_dict()))
     if (run / CHECKPOINT_NAME).is_file():  # a training stopped early may not have one yet
         say(f"checkpoint: {run / CHECKPOINT_NAME}")
 
 
-@cli.command("eval")
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@_recipe_option
-@_data_option
-@_device_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-@debug_option
-def evaluate(
-    checkpoint: Path, recipe_name: str, data: Path | None, device: str, as_json: bool
-) -> None:
-    """Validate a checkpoint on a recipe's held-out places.
+def _source(
+    recipe: Recipe, data: Path | None, workers: int, place: torch.device, world: World
+) -> BatchSource:
+    if recipe.data is None:
+        from .ground_source import GroundSource
+        from .opening import open_grounds
 
-    Example: s4g-train eval runs/first/encoder.safetensors --recipe landscape
-    """
-    result = _validate(checkpoint, recipe_name, data, device)[2]
-    if as_json:
-        print(json.dumps(result.as_dict()))
-        return
-    for name, recall in result.by_region.items():
-        print(f"{recall:6.3f}  {name}")
-    for k, recall in result.recall.items():
-        print(f"R@{k:<3} {recall:.3f}")
-    print(f"median error {result.median_error:.2f} footprints")
-    print(f"temperature {result.temperature:.4f}, unknown score {result.unknown_score:.3f}, which")
-    print(f"recognises {100 * result.unknown_recognised:.0f} % of the views of foreign ground")
+        return GroundSource(open_grounds(recipe, data), recipe, place, workers, world)
+    from .data_source import DataSource
+
+    if data is None:
+        raise InputError(f"recipe {recipe.name}: give the folder of the data set with --data")
+    source = DataSource(recipe, data, place, workers, world)
+    held = "none held out" if source.task is None else source.task.protocol
+    say(f"{source.pairs.name}: {len(source.pairs):,} pairs, {held}")
+    return source
+
+
+cli.add_command(evaluate)
+cli.add_command(data)
 
 
 @cli.command("calibrate")
@@ -165,9 +201,17 @@ def calibrate(
 
     from ..core.files import check_output
     from .checkpoint import save_checkpoint
+    from .opening import validate_on_grounds
+    from .recipe import load_recipe
 
     check_output(out, overwrite)
-    encoder, spec, result = _validate(checkpoint, recipe_name, data, device)
+    recipe = load_recipe(recipe_name)
+    if recipe.data is not None:
+        raise InputError(
+            f"--recipe {recipe_name}: calibration needs [[ground]] imagery, half of whose views "
+            "are searched where they are not; name a recipe with [[ground]]"
+        )
+    encoder, spec, result = validate_on_grounds(checkpoint, recipe, data, device)
     provenance = {**spec.provenance, "validation": result.as_dict()}
     spec = dataclasses.replace(
         spec,
@@ -179,60 +223,29 @@ def calibrate(
     print(json.dumps(result.as_dict()))
 
 
-def _validate(
-    checkpoint: Path, recipe_name: str, data: Path | None, device: str
-) -> tuple[Encoder, EncoderSpec, Validation]:
-    from .checkpoint import load_checkpoint
-    from .evaluate import embed, validate, validation_regions
-    from .recipe import load_recipe
+@cli.command("recipes")
+@debug_option
+def recipes() -> None:
+    """List the shipped recipes: what each reproduces, what it needs, its command.
 
-    encoder, spec = load_checkpoint(checkpoint)
-    encoder.to(_torch_device(device))
-    recipe = load_recipe(recipe_name)
-    if recipe.model.input_px != spec.input_px:
-        raise InputError(
-            f"{checkpoint}: takes {spec.input_px} px, recipe {recipe_name} cuts "
-            f"{recipe.model.input_px} px; evaluate with a recipe of the same input_px"
-        )
-    regions = validation_regions(_load(recipe, data, only_validation=True), recipe)
-    if not regions:
-        raise InputError(f"recipe {recipe_name}: holds out no place to validate on")
-    result = validate(regions, lambda images: embed(encoder, images, spec.mean, spec.std))
-    return encoder, spec, result
+    Example: s4g-train recipes
+    """
+    from .recipe import load_recipe, shipped_recipes
+
+    for name in shipped_recipes():
+        print(f"{name}\n    " + load_recipe(name).description.strip().replace("\n", "\n    "))
 
 
-def _load(recipe: Recipe, data: Path | None, only_validation: bool = False) -> list[Ground]:
-    from .grounds import held_out_only, load_grounds
+def _check_run(run: Path, resume: bool) -> None:
+    from .state import STATE_NAME
 
-    configs = recipe.grounds
-    if only_validation:
-        configs = tuple(map(held_out_only, configs))
-    if data is not None and not data.is_dir():
-        raise InputError(f"--data {data}: no such folder")
-    with progress("imagery", sum(max(1, c.worlds + c.val_worlds) for c in configs)) as tick:
-        grounds = load_grounds(configs, data, lambda name: tick(1))
-    say(f"{len(grounds)} grounds, {sum(g.validates for g in grounds)} of them held out")
-    return [g for g in grounds if g.validates] if only_validation else grounds
-
-
-def _check_run(run: Path, resume: bool, state_name: str) -> None:
-    has_state = (run / state_name).is_file()
+    has_state = (run / STATE_NAME).is_file()
     if resume and not has_state:
-        raise InputError(f"{run}: holds no {state_name} to resume from; start without --resume")
+        raise InputError(f"{run}: holds no {STATE_NAME} to resume from; start without --resume")
     if not resume and run.exists() and any(run.iterdir()):
         raise InputError(
             f"{run}: already holds a training; pass --resume to go on or choose another --out"
         )
-
-
-def _torch_device(device: str) -> str:
-    import torch
-
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: torch finds no CUDA device; use --device cpu")
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device
 
 
 def main() -> None:

@@ -58,7 +58,7 @@ class ValidationRegion:
 
 
 @dataclass(frozen=True)
-class Validation:
+class GroundValidation:
     """Figures of a validation.
 
     Attributes:
@@ -159,7 +159,7 @@ def embed(
 
 def validate(
     regions: list[ValidationRegion], embed_images: Callable[[Images], Floats]
-) -> Validation:
+) -> GroundValidation:
     """Search every query in its own region's gallery.
 
     Args:
@@ -185,9 +185,9 @@ def validate(
         other = next((j for j in _others(i, len(regions)) if _unlike(regions[j], region)), None)
         if other is not None:
             foreign.append(queries[other] @ tiles[i].T)
-    temperature, unknown_score = _calibrate(known, foreign)
+    temperature, unknown_score = calibrate(known, foreign)
     best = np.concatenate([scores.max(axis=1) for scores in foreign]) if foreign else np.zeros(0)
-    return Validation(
+    return GroundValidation(
         {k: float(np.concatenate(found).mean()) for k, found in hits.items()},
         float(np.median(np.concatenate(errors))),
         temperature,
@@ -206,7 +206,7 @@ def _unlike(first: ValidationRegion, second: ValidationRegion) -> bool:
     return first.source != second.source or first.name.startswith("landscape")
 
 
-def _calibrate(
+def calibrate(
     known: list[tuple[Floats, npt.NDArray[np.bool_]]], foreign: list[Floats]
 ) -> tuple[float, float]:
     """Return the temperature and the rival's score that make what was seen most likely.

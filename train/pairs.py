@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core.errors import InputError, S4GError
+from .distributed import World
 from .grounds import Ground
 from .recipe import Recipe
 from .views import Place, cut_patch, drone_geometry, photometric, tile_geometry
@@ -38,9 +39,12 @@ _TRIES = 40
 class PairSampler:
     """Draws batches; usable as a map-style dataset of steps."""
 
-    def __init__(self, grounds: list[Ground], recipe: Recipe) -> None:
+    def __init__(self, grounds: list[Ground], recipe: Recipe, world: World | None = None) -> None:
         """Keep the training grounds on which the recipe's footprints fit."""
         self._recipe = recipe
+        self._world = world or World()
+        share = self._world.share(recipe.optim.batch_pairs)
+        self._pairs = share.stop - share.start
         self._grounds = [
             g for g in grounds if not g.validates and footprint_range_m(g, recipe) is not None
         ]
@@ -58,8 +62,9 @@ class PairSampler:
         return self._recipe.optim.steps
 
     def __getitem__(self, step: int) -> tuple[Images, Images]:
-        """Return the tiles and the drone views of a step, each (B, S, S, 3) uint8."""
-        rng = np.random.default_rng((self._recipe.seed, step))
+        """Return this process's tiles and drone views of a step, each (b, S, S, 3) uint8."""
+        rank = (self._world.rank,) if self._world.size > 1 else ()
+        rng = np.random.default_rng((self._recipe.seed, step, *rank))
         places = self._places(rng)
         tiles, drones = zip(*(self._pair(place, rng) for place in places), strict=True)
         return np.stack(tiles), np.stack(drones)
@@ -67,14 +72,14 @@ class PairSampler:
     def _places(self, rng: np.random.Generator) -> list[Place]:
         optim = self._recipe.optim
         places: list[Place] = []
-        for _ in range(_TRIES * optim.batch_pairs):
-            if len(places) == optim.batch_pairs:
+        for _ in range(_TRIES * self._pairs):
+            if len(places) == self._pairs:
                 return places
             ground = self._grounds[int(rng.choice(len(self._grounds), p=self._weights))]
-            wanted = min(optim.neighbours, optim.batch_pairs - len(places))
+            wanted = min(optim.neighbours, self._pairs - len(places))
             places += draw_neighbourhood(ground, self._recipe, wanted, rng)
         raise S4GError(
-            f"found {len(places)} of {optim.batch_pairs} places with valid imagery; "
+            f"found {len(places)} of {self._pairs} places with valid imagery; "
             "the grounds are nearly empty: check nodata, footprint_min_m and footprint_max_m"
         )
 

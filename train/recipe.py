@@ -11,6 +11,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..core.errors import InputError
+from .augment import AugmentConfig
+from .batches import SamplingConfig
+from .dataset import PANORAMA_KINDS, DataConfig
+from .datasets import check_data_config
+from .distill import DistillConfig
+from .loss import LossConfig
 from .model import ModelConfig
 
 if sys.version_info >= (3, 11):
@@ -22,6 +28,12 @@ _T = TypeVar("_T")
 
 GROUND_KINDS = ("landscape", "stack", "rasters", "pictures", "xyz")
 SPLITS = ("train", "val", "west", "every")
+SCHEDULES = ("cosine", "polynomial", "constant")
+PRECISIONS = ("bf16", "fp16", "fp32")
+_TABLES = ("model", "views", "optim", "data", "loss", "sampling", "augment", "distill", "loading")
+# Tables that mean nothing to the other kind of training.
+_GROUND_TABLES = ("views",)
+_DATA_TABLES = ("sampling", "augment", "loading")
 
 
 @dataclass(frozen=True)
@@ -82,24 +94,92 @@ class ViewConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """The optimisation."""
+    """The optimisation.
+
+    Attributes:
+        steps: length of a training on `[[ground]]` imagery.
+        epochs: length of a training on `[data]`: passes over its pairs.
+        batch_pairs: pairs of a batch, over all processes.
+        chunk_pairs: pairs a process embeds at a time (gradient caching, for small GPUs); 0: its
+            whole share of the batch at once.
+        neighbours: `[[ground]]`: pairs of a batch drawn from one neighbourhood: hard negatives.
+        learning_rate: peak.
+        weight_decay: of AdamW, on matrices and kernels.
+        decay_everything: decay norms, biases and the scale as well, as Sample4Geo does.
+        warmup_steps: linear warm-up.
+        warmup_epochs: the same in passes over `[data]`; replaces `warmup_steps` if above 0.
+        schedule: after the warm-up: `cosine` to zero, `polynomial` (power 1.5 to a tenth) or
+            `constant`.
+        clip_norm: largest norm of the gradient; 0: no bound.
+        ema_decay: of the averaged weights, which become the checkpoint; 0: no averaging.
+        precision: `bf16`, `fp16` (with loss scaling) or `fp32`.
+        grad_checkpointing: compute activations twice instead of keeping them.
+        compile: `torch.compile` the encoder.
+        validate_every: `[[ground]]`: steps between validations.
+        validate_epochs: `[data]`: epochs between validations.
+        save_every: steps between saves of the state to resume from.
+    """
 
     steps: int = 2000
+    epochs: int = 1
     batch_pairs: int = 96
-    neighbours: int = 8  # pairs of a batch drawn from one neighbourhood: hard negatives
+    chunk_pairs: int = 0
+    neighbours: int = 8
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
+    decay_everything: bool = False
     warmup_steps: int = 100
-    label_smoothing: float = 0.1
+    warmup_epochs: float = 0.0
+    schedule: str = "cosine"
+    clip_norm: float = 5.0
     ema_decay: float = 0.998
-    bf16: bool = True
+    precision: str = "bf16"
+    grad_checkpointing: bool = False
+    compile: bool = False
     validate_every: int = 400
+    validate_epochs: int = 1
     save_every: int = 100
+
+    def check(self, origin: str) -> None:
+        """Refuse values out of range; `origin` names the recipe.
+
+        Raises:
+            InputError: a number is out of range or a name unknown.
+        """
+        for name in ("steps", "epochs", "validate_every", "validate_epochs", "save_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{origin}: {name} = {getattr(self, name)} must be at least 1")
+        if self.batch_pairs < 2:
+            raise InputError(
+                f"{origin}: batch_pairs = {self.batch_pairs}; a batch of fewer than 2 pairs has no "
+                "negatives"
+            )
+        for name in ("chunk_pairs", "warmup_steps", "warmup_epochs", "weight_decay", "clip_norm"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{origin}: {name} = {getattr(self, name)} must not be below 0")
+        if not 0 <= self.ema_decay < 1:
+            raise InputError(f"{origin}: ema_decay = {self.ema_decay} must lie in [0, 1)")
+        for name, known in (("schedule", SCHEDULES), ("precision", PRECISIONS)):
+            if getattr(self, name) not in known:
+                raise InputError(
+                    f"{origin}: {name} = {getattr(self, name)!r} must be one of {', '.join(known)}"
+                )
+
+
+@dataclass(frozen=True)
+class LoadConfig:
+    """How the pictures of a data set are read.
+
+    Attributes:
+        unreadable_limit: pictures that cannot be read are named and left out, up to this many.
+    """
+
+    unreadable_limit: int = 100
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole training."""
+    """A whole training, on `[[ground]]` imagery or on a `[data]` set."""
 
     name: str
     description: str
@@ -108,10 +188,20 @@ class Recipe:
     views: ViewConfig
     optim: OptimConfig
     grounds: tuple[GroundConfig, ...] = field(default_factory=tuple)
+    data: DataConfig | None = None
+    loss: LossConfig = field(default_factory=LossConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    loading: LoadConfig = field(default_factory=LoadConfig)
 
 
-def load_recipe(name: str) -> Recipe:
+def load_recipe(name: str, changes: tuple[str, ...] = ()) -> Recipe:
     """Read a shipped recipe by name, or a TOML file by path.
+
+    Args:
+        name: such as `sample4geo/cvusa`, or a path that ends in `.toml`.
+        changes: `table.key=value` in TOML, each in place of what the file says.
 
     Raises:
         InputError: no such recipe, no valid TOML, an unknown key or a value of the wrong kind.
@@ -128,40 +218,96 @@ def load_recipe(name: str) -> Recipe:
                 f"--recipe {name}: no such recipe; shipped are {', '.join(shipped)}, "
                 "or give a .toml file"
             )
-        text = (resources.files("s4g.train") / "recipes" / f"{name}.toml").read_text()
+        text = (_shipped_folder() / f"{name}.toml").read_text()
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"recipe {name}: not valid TOML ({error})") from None
+    for change in changes:
+        _change(table, change)
     return _recipe(table, name)
 
 
+def _change(table: dict[str, Any], change: str) -> None:
+    place, _, value = change.partition("=")
+    section, _, key = place.strip().rpartition(".")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = None
+    if section not in _TABLES or not key or parsed is None:
+        raise InputError(
+            f"--set {change}: expected TABLE.KEY=VALUE with a value in TOML, such as "
+            f"optim.batch_pairs=16 or optim.precision='fp32'; tables are {', '.join(_TABLES)}"
+        )
+    table.setdefault(section, {})[key] = parsed
+
+
 def shipped_recipes() -> list[str]:
-    """Return the names of the recipes in the package."""
-    folder = resources.files("s4g.train") / "recipes"
-    return sorted(Path(e.name).stem for e in folder.iterdir() if e.name.endswith(".toml"))
+    """Return the names of the recipes in the package, such as `edge` and `sample4geo/cvusa`."""
+    folder = _shipped_folder()
+    return sorted(p.relative_to(folder).with_suffix("").as_posix() for p in folder.rglob("*.toml"))
+
+
+def _shipped_folder() -> Path:
+    return Path(str(resources.files("s4g.train"))) / "recipes"
 
 
 def _recipe(table: dict[str, Any], origin: str) -> Recipe:
-    known = ("description", "seed", "model", "views", "optim", "ground")
-    _refuse_unknown(table, known, f"recipe {origin}")
+    place = f"recipe {origin}"
+    _refuse_unknown(table, ("description", "seed", "ground", *_TABLES), place)
+    if bool(table.get("ground")) == ("data" in table):
+        raise InputError(
+            f"{place}: has no [[ground]] and no [data]; add imagery or a data set"
+            if "data" not in table
+            else f"{place}: has both [[ground]] and [data]; keep one of them"
+        )
+    for name in _GROUND_TABLES if "data" in table else _DATA_TABLES:
+        if name in table:
+            other = "[[ground]]" if "data" in table else "[data]"
+            raise InputError(f"{place}: [{name}] means nothing without {other}; remove it")
     grounds = tuple(
-        _section(GroundConfig, entry, f"recipe {origin}, [[ground]] {i + 1}")
+        _section(GroundConfig, entry, f"{place}, [[ground]] {i + 1}")
         for i, entry in enumerate(table.get("ground", []))
     )
-    if not grounds:
-        raise InputError(f"recipe {origin}: has no [[ground]]; add at least one source of imagery")
     for ground in grounds:
         _check_ground(ground, origin)
-    return Recipe(
-        name=Path(origin).stem,
+    recipe = Recipe(
+        name=origin.removesuffix(".toml") if origin in shipped_recipes() else Path(origin).stem,
         description=str(table.get("description", "")),
-        seed=int(table.get("seed", 0)),
-        model=_section(ModelConfig, table.get("model", {}), f"recipe {origin}, [model]"),
-        views=_section(ViewConfig, table.get("views", {}), f"recipe {origin}, [views]"),
-        optim=_section(OptimConfig, table.get("optim", {}), f"recipe {origin}, [optim]"),
+        seed=_seed(table.get("seed", 0), place),
+        model=_section(ModelConfig, table.get("model", {}), f"{place}, [model]"),
+        views=_section(ViewConfig, table.get("views", {}), f"{place}, [views]"),
+        optim=_section(OptimConfig, table.get("optim", {}), f"{place}, [optim]"),
         grounds=grounds,
+        data=_section(DataConfig, table["data"], f"{place}, [data]") if "data" in table else None,
+        loss=_section(LossConfig, table.get("loss", {}), f"{place}, [loss]"),
+        sampling=_section(SamplingConfig, table.get("sampling", {}), f"{place}, [sampling]"),
+        augment=_section(AugmentConfig, table.get("augment", {}), f"{place}, [augment]"),
+        distill=_section(DistillConfig, table.get("distill", {}), f"{place}, [distill]"),
+        loading=_section(LoadConfig, table.get("loading", {}), f"{place}, [loading]"),
     )
+    _check(recipe, place)
+    return recipe
+
+
+def _check(recipe: Recipe, place: str) -> None:
+    recipe.model.check(f"{place}, [model]")
+    recipe.loss.check(f"{place}, [loss]", recipe.model.embedding_dim)
+    recipe.optim.check(f"{place}, [optim]")
+    recipe.distill.check(f"{place}, [distill]")
+    if recipe.data is not None:
+        check_data_config(recipe.data, f"{place}, [data]")
+        panoramas = recipe.data.kind in PANORAMA_KINDS
+        recipe.augment.check(f"{place}, [augment]", "panorama" if panoramas else "nadir")
+        if panoramas and recipe.data.north_up:
+            raise InputError(f"{place}, [data]: north_up = true means nothing to panoramas")
+
+
+def _seed(value: object, place: str) -> int:
+    if type(value) is not int or value < 0:
+        raise InputError(f"{place}: seed = {value!r} must be a whole number, 0 or above")
+    return value
 
 
 def _check_ground(ground: GroundConfig, origin: str) -> None:
@@ -197,7 +343,10 @@ def _section(cls: type[_T], table: dict[str, Any], place: str) -> _T:
                 f"{place}: {name} = {value!r} must be of type {type(default).__name__}"
             )
         values[name] = value
-    return cls(**values)
+    try:
+        return cls(**values)
+    except InputError as error:
+        raise InputError(f"recipe {place.removeprefix('recipe ').split(',')[0]}: {error}") from None
 
 
 def _refuse_unknown(table: dict[str, Any], known: tuple[str, ...], place: str) -> None:

@@ -1,0 +1,98 @@
+"""What the commands open: the device, a recipe's grounds, a checkpoint to validate on them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..core.console import progress, say
+from ..core.errors import InputError
+
+if TYPE_CHECKING:
+    from ..core.spec import EncoderSpec
+    from .evaluate import GroundValidation
+    from .grounds import Ground
+    from .model import Encoder
+    from .recipe import Recipe
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def torch_device(device: str) -> str:
+    """Return `cpu` or `cuda` for what `--device` says.
+
+    Raises:
+        InputError: `cuda` is asked for and there is none.
+    """
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch finds no CUDA device; use --device cpu")
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
+def open_grounds(recipe: Recipe, data: Path | None, only_validation: bool = False) -> list[Ground]:
+    """Load the imagery of a recipe's `[[ground]]` entries, or only what is held out of it.
+
+    Raises:
+        InputError: there is no such folder, or imagery is missing or unreadable.
+    """
+    from .grounds import held_out_only, load_grounds
+
+    configs = recipe.grounds
+    if only_validation:
+        configs = tuple(map(held_out_only, configs))
+    if data is not None and not data.is_dir():
+        raise InputError(f"--data {data}: no such folder")
+    with progress("imagery", sum(max(1, c.worlds + c.val_worlds) for c in configs)) as tick:
+        grounds = load_grounds(configs, data, lambda name: tick(1))
+    say(f"{len(grounds)} grounds, {sum(g.validates for g in grounds)} of them held out")
+    return [g for g in grounds if g.validates] if only_validation else grounds
+
+
+def validate_on_grounds(
+    checkpoint: Path, recipe: Recipe, data: Path | None, device: str
+) -> tuple[Encoder, EncoderSpec, GroundValidation]:
+    """Validate a checkpoint on the held-out grounds of a recipe.
+
+    Raises:
+        InputError: the checkpoint or the imagery cannot be used, or nothing is held out.
+    """
+    from .checkpoint import load_checkpoint
+    from .evaluate import embed, validate, validation_regions
+
+    encoder, spec = load_checkpoint(checkpoint)
+    encoder.to(torch_device(device))
+    if recipe.model.input_px != spec.input_px:
+        raise InputError(
+            f"{checkpoint}: takes {spec.input_px} px, recipe {recipe.name} cuts "
+            f"{recipe.model.input_px} px; evaluate with a recipe of the same input_px"
+        )
+    regions = validation_regions(open_grounds(recipe, data, only_validation=True), recipe)
+    if not regions:
+        raise InputError(f"recipe {recipe.name}: holds out no place to validate on")
+    result = validate(regions, lambda images: embed(encoder, images, spec.mean, spec.std))
+    return encoder, spec, result
+
+
+def with_overrides(
+    recipe: Recipe, steps: int | None, epochs: int | None, seed: int | None
+) -> Recipe:
+    """Return a recipe with what the command line says instead.
+
+    Raises:
+        InputError: `--steps` for a data set, or `--epochs` for imagery.
+    """
+    if steps is not None and recipe.data is not None:
+        raise InputError(f"--steps {steps}: recipe {recipe.name} trains in epochs; use --epochs")
+    if epochs is not None and recipe.data is None:
+        raise InputError(f"--epochs {epochs}: recipe {recipe.name} trains in steps; use --steps")
+    optim = recipe.optim
+    if steps is not None:
+        optim = dataclasses.replace(optim, steps=steps)
+    if epochs is not None:
+        optim = dataclasses.replace(optim, epochs=epochs)
+    return dataclasses.replace(recipe, optim=optim, seed=recipe.seed if seed is None else seed)

@@ -34,9 +34,15 @@ def commands() -> Iterator[tuple[str, click.Command]]:
             yield script, root
             continue
         yield script, root.commands[_MAIN_JOB]
-        for name, command in root.commands.items():
-            if name != _MAIN_JOB:
-                yield f"{script} {name}", command
+        yield from _subcommands(script, root)
+
+
+def _subcommands(script: str, group: click.Group) -> Iterator[tuple[str, click.Command]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from _subcommands(f"{script} {name}", command)
+        elif name != _MAIN_JOB:
+            yield f"{script} {name}", command
 
 
 def page() -> str:

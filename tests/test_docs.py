@@ -60,7 +60,8 @@ def complaints(line: str) -> list[str]:
         return []
     if words[0] == "make":
         return [f"make {word}" for word in words[1:] if word not in make_targets()]
-    name = " ".join(words[:2]) if " ".join(words[:2]) in COMMANDS else words[0]
+    names = [" ".join(words[:count]) for count in (3, 2)]
+    name = next((name for name in names if name in COMMANDS), words[0])
     if name not in COMMANDS:
         return [name]
     known = options_of(COMMANDS[name])

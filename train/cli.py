@@ -251,3 +251,7 @@ def _check_run(run: Path, resume: bool) -> None:
 def main() -> None:
     """Run the command."""
     run_command(cli)
+
+
+if __name__ == "__main__":
+    main()

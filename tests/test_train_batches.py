@@ -336,3 +336,8 @@ def test_hardness_counts_listed_references_within_the_batch() -> None:
     batches = np.array([[0, 1], [2, 3]], np.int32)
     hardness = batch_hardness(batches, np.array([0, 1, 2, 3], np.int32), lists)
     np.testing.assert_array_equal(hardness, [1.0, 0.5])
+
+
+def test_lists_of_references_are_not_taken_for_lists_of_pairs() -> None:
+    with pytest.raises(ValueError, match="^30 lists for 270 pairs: see candidates.py$"):
+        plan_batches(views_of_places(30, 9), street(30, 4), SamplingConfig(), 16, 0, 0)

@@ -228,7 +228,7 @@ def test_a_process_that_died_is_one_line_with_a_remedy(pairs: PairSet) -> None:
     before = {process.pid for process in multiprocessing.active_children()}
     loader = PairLoader(pairs, *SIZES, 1, 0, 0)
     batches = np.tile(np.arange(4, dtype=np.int32), (50, 1))
-    with pytest.raises(S4GError) as error:  # noqa: PT012
+    with pytest.raises(S4GError) as error:
         for _ in loader.epoch(batches):
             for process in multiprocessing.active_children():
                 if process.pid is not None and process.pid not in before:

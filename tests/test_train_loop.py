@@ -14,14 +14,14 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from s4g.core.errors import InputError, IntegrityError, S4GError
+from s4g.core.errors import IntegrityError, S4GError
 from s4g.train.checkpoint import load_checkpoint, load_state, model_id, save_checkpoint
 from s4g.train.cli import cli
 from s4g.train.evaluate import ValidationRegion, validate, validation_regions
 from s4g.train.ground_source import GroundSource
 from s4g.train.grounds import Ground, load_grounds
 from s4g.train.loop import Trainer
-from s4g.train.model import Encoder, ModelConfig, normalise
+from s4g.train.model import ModelConfig
 from s4g.train.recipe import GroundConfig, OptimConfig, Recipe, ViewConfig
 
 GROUND = GroundConfig("landscape", worlds=2, val_worlds=1, size_m=256.0, renders=2, credit="ours")
@@ -188,24 +188,6 @@ def test_blind_embeddings_have_the_recall_of_chance(grounds: list[Ground]) -> No
     assert validate([region], blind).recall[1] < 0.3
 
 
-def test_embeddings_have_unit_length_and_tell_images_apart() -> None:
-    torch.manual_seed(0)
-    encoder = Encoder(ModelConfig("resnet10t", 64, 32)).eval()
-    images = torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8)
-    out = encoder(normalise(images, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)))
-    assert out.shape == (3, 32)
-    assert torch.allclose(out.norm(dim=1), torch.ones(3), atol=1e-5)
-    assert not torch.allclose(out[0], out[1], atol=1e-3)
-
-
-def test_an_unknown_backbone_is_named() -> None:
-    with pytest.raises(InputError) as error:
-        Encoder(ModelConfig("resnet999", 64, 32))
-    assert str(error.value) == (
-        "backbone resnet999: timm has no such model; see timm.list_models()"
-    )
-
-
 def command(*arguments: object) -> tuple[int, str, str]:
     done = subprocess.run(
         [sys.executable, "-c", "from s4g.train.cli import main; main()", *map(str, arguments)],
@@ -247,7 +229,7 @@ def test_training_and_evaluation_by_command(tmp_path: Path) -> None:
     plan = tmp_path / "tiny.toml"
     plan.write_text(
         '[model]\nbackbone = "resnet10t"\ninput_px = 64\nembedding_dim = 32\n'
-        "[optim]\nsteps = 2\nbatch_pairs = 8\nprecision = \"fp32\"\n"
+        '[optim]\nsteps = 2\nbatch_pairs = 8\nprecision = "fp32"\n'
         '[[ground]]\nkind = "landscape"\nworlds = 1\nval_worlds = 1\nsize_m = 256\nrenders = 2\n'
     )
     runner = CliRunner()

@@ -113,7 +113,7 @@ def plan_batches(
     asked for. Dropped are P mod B pairs, others in each epoch, and more only where relations
     leave no choice, such as a reference of more pairs than there are batches.
 
-    All arithmetic is on whole numbers: the plan is the same on every machine.
+    Sums are of whole numbers, ties are broken by order: the plan is the same on every machine.
 
     Args:
         pairs: a `PairSet`.
@@ -127,7 +127,10 @@ def plan_batches(
     Raises:
         InputError: the set has too few places for one batch, or B is no multiple of
             `views_per_reference` and `group`.
+        ValueError: lists are those of something else than these pairs.
     """
+    if lists is not None and len(lists) != len(pairs.pair_query):
+        raise ValueError(f"{len(lists)} lists for {len(pairs.pair_query)} pairs: see candidates.py")
     size, group = _sizes(config, batch_pairs)
     rng = np.random.default_rng((seed, epoch))
     units = build_units(pairs, config.views_per_reference, rng)

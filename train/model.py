@@ -156,28 +156,47 @@ def _backbone(config: ModelConfig, initialise: bool) -> Any:
         options["img_size"] = config.input_px
         if config.query_size_px != (config.input_px,) * 2:
             options["dynamic_img_size"] = True
-    if initialise and config.pretrained_file:
-        path = Path(config.pretrained_file)
-        if path.suffix != ".safetensors" or not path.is_file():
-            raise InputError(
-                f"pretrained_file {path}: no such safetensors file; save the backbone's weights "
-                "with safetensors, other formats can run code"
-            )
-        options |= {"pretrained": True, "pretrained_cfg_overlay": {"file": str(path)}}
-    elif initialise and config.pretrained:
-        options["pretrained"] = True
+    fetched = initialise and config.pretrained and not config.pretrained_file
     try:
-        return timm.create_model(config.backbone, **options)
+        backbone = timm.create_model(config.backbone, pretrained=fetched, **options)
     except Exception as error:
-        if options.get("pretrained"):
-            where = config.pretrained_file or "timm's pretrained weights"
-            remedy = "name a safetensors file in pretrained_file, or set pretrained = false"
-        else:
-            where, remedy = f"an input of {config.input_px} px", "choose another input_px"
         reason = " ".join(str(error).split()) or type(error).__name__
+        what, remedy = f"an input of {config.input_px} px", "choose another input_px"
+        if fetched:
+            what = "timm's pretrained weights"
+            remedy = "name a safetensors file in pretrained_file, or set pretrained = false"
         raise InputError(
-            f"backbone {config.backbone}: cannot be built with {where} ({reason[:200]}); {remedy}"
+            f"backbone {config.backbone}: cannot be built with {what} ({reason[:200]}); {remedy}"
         ) from error
+    if initialise and config.pretrained_file:
+        _load_backbone(backbone, Path(config.pretrained_file), config.backbone)
+    return backbone
+
+
+def _load_backbone(backbone: nn.Module, path: Path, name: str) -> None:
+    """Load a backbone's weights; those of a classifier in the file are left aside.
+
+    timm itself would take what fits and say nothing of the rest.
+    """
+    if path.suffix != ".safetensors" or not path.is_file():
+        raise InputError(
+            f"pretrained_file {path}: no such safetensors file; save the backbone's weights with "
+            "safetensors, other formats can run code"
+        )
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        missing = backbone.load_state_dict(load_file(path), strict=False).missing_keys
+    except SafetensorError as error:
+        raise InputError(f"pretrained_file {path}: not a safetensors file ({error})") from None
+    except RuntimeError:  # shapes differ
+        missing = ["weights of its shapes"]
+    if missing:
+        raise InputError(
+            f"pretrained_file {path}: is not of {name}, it lacks {missing[0]} ({len(missing)} in "
+            "all); save the weights of this backbone"
+        )
 
 
 def normalise(

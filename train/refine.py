@@ -105,7 +105,7 @@ class _Swaps:
         self._reference = reference
         self._listed = self._listed_by = self._units_of = self._conflicts = None
         # What each unit would find in each part: listings in either direction, less conflicts.
-        # Kept up to date by every swap.
+        # Kept up to date by every swap, which works on whole columns: hence their order.
         self._table = np.zeros((count, shape[0]), np.int32, order="F")
         units = np.arange(count)
         where = pattern(units, units // shape[1], self._table.shape)

@@ -90,7 +90,7 @@ def check(plan: BatchPlan, pairs: PairArrays, batch: int, views: int = 1) -> Non
     batch=st.integers(2, 6),
     listed=st.booleans(),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_a_plan_keeps_related_pairs_apart_and_wastes_nothing(
     seed: int,
     queries: int,

@@ -275,3 +275,12 @@ def test_large_collections_are_kept_in_files(
     assert isinstance(embedded.of(pictures, "query", "large"), np.memmap)
     small = FileImages(tmp_path, [f"{i}.jpg" for i in range(4)])
     assert not isinstance(embedded.of(small, "query", "small"), np.memmap)
+
+
+def test_the_folder_of_a_training_stands_for_its_checkpoint(
+    tmp_path: Path, toy_checkpoint: Path
+) -> None:
+    (tmp_path / "encoder.safetensors").write_bytes(toy_checkpoint.read_bytes())
+    embedder = open_embedder(tmp_path, "auto")
+    assert embedder.format == "checkpoint"
+    assert embedder.file == str(tmp_path / "encoder.safetensors")

@@ -108,18 +108,47 @@ def test_weights_of_another_backbone_are_refused(tmp_path: Path) -> None:
     )
 
 
-def test_weights_that_cannot_be_fetched_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    timm = import_timm()
+def test_weights_of_other_shapes_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    weights = import_timm().create_model("test_convnext", num_classes=10).state_dict()
+    weights["stem.0.weight"] = torch.zeros(1, 2, 3)
+    save_file(weights, path)
+    with pytest.raises(InputError) as error:
+        Encoder(ModelConfig("test_convnext", 64, 8, pretrained_file=str(path)))
+    message = str(error.value)
+    assert message.startswith(f"pretrained_file {path}: is not of test_convnext (")
+    assert message.endswith("); save the weights of this backbone")
+    assert "\n" not in message
 
-    def offline(*arguments: object, **options: object) -> None:
+
+def test_fetched_weights_are_the_safetensors_file_never_the_pickle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.safetensors"
+    backbone = import_timm().create_model("test_convnext", num_classes=10)
+    save_file(backbone.state_dict(), path)
+    asked = []
+
+    def download(repository: str, file: str) -> str:
+        asked.append((repository, file))
+        return str(path)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    encoder = Encoder(ModelConfig("test_convnext", 64, 8, pretrained=True))
+    assert asked == [("timm/test_convnext.r160_in1k", "model.safetensors")]
+    assert torch.equal(encoder.backbone.stem[0].weight, backbone.stem[0].weight)
+
+
+def test_weights_that_cannot_be_fetched_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(repository: str, file: str) -> str:
         raise OSError("no route\nto the hub")
 
-    monkeypatch.setattr(timm, "create_model", offline)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", offline)
     with pytest.raises(InputError) as error:
         Encoder(ModelConfig("test_convnext", 64, 8, pretrained=True))
     assert str(error.value) == (
-        "backbone test_convnext: cannot be built with timm's pretrained weights (no route to the "
-        "hub); name a safetensors file in pretrained_file, or set pretrained = false"
+        "backbone test_convnext: timm's pretrained weights cannot be had (no route to the hub); "
+        "name a safetensors file in pretrained_file, or set pretrained = false"
     )
 
 

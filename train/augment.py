@@ -92,7 +92,7 @@ class AugmentConfig:
                 "use 'both', or 'reference' where their heading is unknown"
             )
         if geometry == "panorama" and (self.rotate == "both" or self.scale or self.tilt_deg):
-            name = "rotate = 'both'" if self.rotate == "both" else "scale and tilt_deg"
+            name = "rotate = 'both'" if self.rotate == "both" else "scale or tilt_deg"
             raise InputError(
                 f"{origin}: {name} needs queries that look down, these are panoramas; "
                 "use rotate = 'joint' and heading_deg"

@@ -16,6 +16,8 @@ from ..core.files import atomic_file
 from ..core.spec import SPEC_KEY, EncoderSpec
 from .model import Encoder, ModelConfig
 
+CHECKPOINT_NAME = "encoder.safetensors"  # in a run folder
+
 
 def model_id(encoder: Encoder) -> str:
     """Return the SHA-256 over names, types, shapes and bytes of the weights, in name order."""

@@ -126,7 +126,8 @@ def _train(
     place: torch.device,
     world: World,
 ) -> None:
-    from .loop import CHECKPOINT_NAME, Trainer
+    from .checkpoint import CHECKPOINT_NAME
+    from .loop import Trainer
     from .state import check_same_recipe, write_recipe
 
     if resume:

@@ -11,7 +11,7 @@ from ..core.console import debug_option
 from .dataset import DATA_KINDS
 
 
-@click.group("data")
+@click.group("data", no_args_is_help=False)
 def data() -> None:
     """Look at a data set on disk; see `s4g-train data check --help`."""
 

@@ -13,7 +13,7 @@ from ..core.console import progress
 from ..core.engine import Engine, load_engine
 from ..core.errors import InputError, S4GError
 from ..core.spec import EncoderSpec
-from .checkpoint import load_checkpoint
+from .checkpoint import CHECKPOINT_NAME, load_checkpoint
 from .dataset import Image, Images, UnreadableImageError
 from .loading import iterate_images
 from .model import normalise
@@ -119,10 +119,10 @@ class EngineEmbedder:
 
 
 def open_embedder(path: Path, device: str = "auto") -> Embedder:
-    """Load a checkpoint, an exported engine or a bundle's folder.
+    """Load a checkpoint, a training's folder, an exported engine or a bundle's folder.
 
     Args:
-        path: a `.safetensors` file, an `.onnx` file, or a folder of `s4g-export`.
+        path: a `.safetensors` or `.onnx` file, or a folder of `s4g-train` or `s4g-export`.
         device: `auto`, `cpu` or `cuda`; torch and ONNX Runtime each know their own GPUs.
 
     Raises:
@@ -133,6 +133,8 @@ def open_embedder(path: Path, device: str = "auto") -> Embedder:
         raise InputError(f"{path}: no such encoder; give a checkpoint or an exported engine")
     if path.suffix == ".safetensors":
         return CheckpointEmbedder(path, torch_device(device))
+    if (path / CHECKPOINT_NAME).is_file():  # a run of s4g-train
+        return CheckpointEmbedder(path / CHECKPOINT_NAME, torch_device(device))
     if path.suffix == ".onnx" or path.is_dir():
         return EngineEmbedder(path, device)
     raise InputError(

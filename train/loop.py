@@ -19,7 +19,7 @@ from .. import __version__
 from ..core.console import say
 from ..core.errors import S4GError
 from ..core.spec import EncoderSpec
-from .checkpoint import load_state, model_id, save_checkpoint, save_state
+from .checkpoint import CHECKPOINT_NAME, load_state, model_id, save_checkpoint, save_state
 from .distill import Teacher
 from .distributed import World, any_process, average, gather
 from .gradcache import TwoViews, backward
@@ -38,8 +38,6 @@ from .recipe import Recipe
 from .seeds import mixed_seed
 from .source import Batch, BatchSource, Floats, Validation, View
 from .state import STATE_NAME
-
-CHECKPOINT_NAME = "encoder.safetensors"
 
 _REPORT_EVERY = 20
 _SAY_EVERY = 5  # reports

@@ -156,47 +156,72 @@ def _backbone(config: ModelConfig, initialise: bool) -> Any:
         options["img_size"] = config.input_px
         if config.query_size_px != (config.input_px,) * 2:
             options["dynamic_img_size"] = True
-    fetched = initialise and config.pretrained and not config.pretrained_file
     try:
-        backbone = timm.create_model(config.backbone, pretrained=fetched, **options)
+        backbone = timm.create_model(config.backbone, **options)
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        what, remedy = f"an input of {config.input_px} px", "choose another input_px"
-        if fetched:
-            what = "timm's pretrained weights"
-            remedy = "name a safetensors file in pretrained_file, or set pretrained = false"
         raise InputError(
-            f"backbone {config.backbone}: cannot be built with {what} ({reason[:200]}); {remedy}"
+            f"backbone {config.backbone}: cannot be built for an input of {config.input_px} px "
+            f"({_one_line(error)}); choose another input_px"
         ) from error
-    if initialise and config.pretrained_file:
-        _load_backbone(backbone, Path(config.pretrained_file), config.backbone)
-    return backbone
+    if not initialise or not (config.pretrained or config.pretrained_file):
+        return backbone
+    if config.pretrained_file:
+        path = Path(config.pretrained_file)
+    else:
+        path = _fetched(config.backbone, timm.get_pretrained_cfg(config.backbone).hf_hub_id)
+    _check_weights(path, config.backbone, backbone)
+    # Once more, by timm, which fits a transformer's positions to another size.
+    options |= {"pretrained": True, "pretrained_cfg_overlay": {"file": str(path)}}
+    try:
+        return timm.create_model(config.backbone, **options)
+    except RuntimeError as error:
+        raise InputError(
+            f"pretrained_file {path}: is not of {config.backbone} ({_one_line(error)}); "
+            "save the weights of this backbone"
+        ) from error
 
 
-def _load_backbone(backbone: nn.Module, path: Path, name: str) -> None:
-    """Load a backbone's weights; those of a classifier in the file are left aside.
+def _fetched(backbone: str, repository: str | None) -> Path:
+    """Return timm's weights of a backbone, from its hub or the cache of earlier fetches.
 
-    timm itself would take what fits and say nothing of the rest.
+    Only the safetensors file: timm itself would fall back to a pickle.
     """
+    from huggingface_hub import hf_hub_download
+
+    try:
+        if not repository:
+            raise ValueError("timm publishes none")
+        return Path(hf_hub_download(repository, "model.safetensors"))
+    except Exception as error:
+        raise InputError(
+            f"backbone {backbone}: timm's pretrained weights cannot be had ({_one_line(error)}); "
+            "name a safetensors file in pretrained_file, or set pretrained = false"
+        ) from error
+
+
+def _check_weights(path: Path, name: str, backbone: nn.Module) -> None:
+    """Refuse a file that lacks weights of the backbone; timm would leave those at random."""
     if path.suffix != ".safetensors" or not path.is_file():
         raise InputError(
             f"pretrained_file {path}: no such safetensors file; save the backbone's weights with "
             "safetensors, other formats can run code"
         )
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors import SafetensorError, safe_open
 
     try:
-        missing = backbone.load_state_dict(load_file(path), strict=False).missing_keys
+        with safe_open(path, framework="pt") as file:
+            there = set(file.keys())
     except SafetensorError as error:
         raise InputError(f"pretrained_file {path}: not a safetensors file ({error})") from None
-    except RuntimeError:  # shapes differ
-        missing = ["weights of its shapes"]
-    if missing:
+    if missing := [key for key, _ in backbone.named_parameters() if key not in there]:
         raise InputError(
             f"pretrained_file {path}: is not of {name}, it lacks {missing[0]} ({len(missing)} in "
             "all); save the weights of this backbone"
         )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def normalise(

@@ -19,7 +19,7 @@ from .relations import Indices, Relations
 Floats = npt.NDArray[np.float32]
 
 # What one block and the rows it is made of may take. On the CPU larger blocks win nothing.
-_CPU_BUDGET_BYTES = 96 << 20
+_CPU_BUDGET_BYTES = 64 << 20
 _GPU_BUDGET_BYTES = 1 << 30
 # Sides are multiples of this, which matrix multiplication likes, unless the budget is tiny.
 _SIDE = 64
@@ -77,7 +77,7 @@ def similarity_blocks(
         queries: (Q, D) float32; memory-mapped and float16 arrays are read block by block.
         references: (R, D) float32, likewise.
         device: where blocks are multiplied.
-        budget_bytes: memory of a block with its rows; None: 96 MiB on a CPU, 1 GiB elsewhere.
+        budget_bytes: memory of a block with its rows; None: 64 MiB on a CPU, 1 GiB elsewhere.
 
     Raises:
         S4GError: the budget is too small, or an embedding is not finite.

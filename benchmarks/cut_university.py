@@ -39,14 +39,14 @@ GAP = 2.0
 
 NAIP_YEARS = (2020, 2009, 2012, 2015, 2017, 2019)  # the first is the map
 NAIP_FOOTPRINT_M = 240.0
-NEON_FOOTPRINT_M = 15.8  # three by three places in a plot of 40 m
+NEON_FOOTPRINT_M = 14.5  # three by three places in a plot of 40 m
 NEON_TEST_EVERY = 3  # plots
 DISTRACTORS = {"xyz": 120, "rasters": 40}
 # Of a photo's short side: small enough for its neighbours to see the place whole.
 PHOTO_SHARE = 0.35
 TRAIN_SHARE = 0.6  # of a flight's photos, along its longer axis
 
-SIFT_FEATURES, SIFT_WIDTH_PX = 2500, 800
+SIFT_FEATURES, SIFT_WIDTH_PX = 1500, 800
 NEAREST_PHOTOS = 10
 MIN_INLIERS = 40
 
@@ -165,13 +165,18 @@ def _write_site(folder: Path, name: str, site: Site, rng: np.random.Generator) -
 
 def _lattice(ground: Ground, footprint_m: float, stride: float) -> Iterator[tuple[float, float]]:
     """Yield centres, metres from the north-west corner, with imagery all around."""
-    width_m, height_m = ground.size_m
-    inset_m = footprint_m * REACH / 2
-    step_m = footprint_m * stride
-    for y_m in np.arange(inset_m, height_m - inset_m + 1e-6, step_m):
-        for x_m in np.arange(inset_m, width_m - inset_m + 1e-6, step_m):
-            if ground.valid_share(float(x_m), float(y_m), footprint_m * REACH) >= 0.999:
-                yield float(x_m), float(y_m)
+    step_m, reach_m = footprint_m * stride, footprint_m * REACH
+    xs, ys = (_middle_steps(side_m, reach_m, step_m) for side_m in ground.size_m)
+    for y_m in ys:
+        for x_m in xs:
+            if ground.valid_share(x_m, y_m, reach_m) >= 0.999:
+                yield x_m, y_m
+
+
+def _middle_steps(side_m: float, reach_m: float, step_m: float) -> list[float]:
+    """Return centres whose reach stays inside, in steps around the middle."""
+    count = int((side_m - reach_m) // step_m) + 1
+    return [side_m / 2 + (i - (count - 1) / 2) * step_m for i in range(count)]
 
 
 def _frame(file: Path) -> tuple[LocalFrame, float, float]:
@@ -238,7 +243,7 @@ def _distractors(data: Path, rng: np.random.Generator) -> Iterator[Site]:
         count = min(DISTRACTORS[kind], len(found))
         for row in sorted(rng.choice(len(found), count, replace=False)):
             ground, center, footprint_m = found[row]
-            place = Place(ground, *center, footprint_m, 0.0, False)
+            place = Place(ground, center[0], center[1], footprint_m, 0.0, False)
             views = (Shot(place, 0, 0.8),)
             yield Site(source, "gallery", math.nan, math.nan, Shot(place), views)
 
@@ -285,7 +290,9 @@ class _Photos:
         if key not in self._found:
             self._found[key] = _register(self._features[key[0]], self._features[key[1]])
         matrix = self._found[key]
-        return matrix if matrix is None or photo < other else np.linalg.inv(matrix)
+        if matrix is None or photo < other:
+            return matrix
+        return np.asarray(np.linalg.inv(matrix), np.float64)
 
     def nearest(self, photo: int) -> list[int]:
         """Return the photos taken nearest, by GPS."""
@@ -322,8 +329,8 @@ def _flight_sites(data: Path, flight: Flight) -> Iterator[Site]:
     cut_m = float(np.quantile(along_m, TRAIN_SHARE))
     split = ["train" if along < cut_m else "test" for along in along_m]
     # GPS is rough: `_too_close` looks at the ground itself as well.
-    for photo in np.flatnonzero(np.abs(along_m - cut_m) < photos.footprint_m / 2):
-        split[photo] = "dropped"
+    for row in np.flatnonzero(np.abs(along_m - cut_m) < photos.footprint_m / 2):
+        split[row] = "dropped"
     chosen: list[int] = []
     unregistered = 0
     for photo in range(count):
@@ -368,7 +375,7 @@ def _features(ground: Ground) -> _Features:
     scale = SIFT_WIDTH_PX / image.shape[1]
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    keys, descriptors = cv2.SIFT_create(SIFT_FEATURES, contrastThreshold=0.015).detectAndCompute(
+    keys, descriptors = cv2.SIFT.create(SIFT_FEATURES, contrastThreshold=0.015).detectAndCompute(
         small, None
     )
     points = np.array([key.pt for key in keys], np.float64).reshape(-1, 2)

@@ -7,6 +7,7 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +18,25 @@ from click.testing import CliRunner
 from s4g.core.errors import IntegrityError, S4GError
 from s4g.train.checkpoint import load_checkpoint, load_state, model_id, save_checkpoint
 from s4g.train.cli import cli
+from s4g.train.distill import DistillConfig
 from s4g.train.evaluate import ValidationRegion, validate, validation_regions
 from s4g.train.ground_source import GroundSource
 from s4g.train.grounds import Ground, load_grounds
 from s4g.train.loop import Trainer
 from s4g.train.model import ModelConfig
 from s4g.train.recipe import GroundConfig, OptimConfig, Recipe, ViewConfig
+from s4g.train.source import Embed
 
 GROUND = GroundConfig("landscape", worlds=2, val_worlds=1, size_m=256.0, renders=2, credit="ours")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Pictures this small are not worth a second thread, and it waits for its turn."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +123,121 @@ def test_a_loss_that_is_not_finite_stops_with_a_remedy(
         "step 0: the loss is nan; lower learning_rate in the recipe and train into a new --out; "
         "the last checkpoint and state are as they were"
     )
+
+
+def test_a_loss_that_is_not_finite_leaves_checkpoint_and_state_as_they_were(
+    tmp_path: Path, grounds: list[Ground]
+) -> None:
+    run = trainer(tmp_path / "run", grounds, recipe(6, validate_every=2, save_every=2))
+
+    def poison(steps: int) -> None:
+        if run.step == 5:
+            with torch.no_grad():
+                run.encoder.project.weight.fill_(float("nan"))
+
+    with pytest.raises(S4GError, match=r"^step 5: the loss is nan; "):
+        run.train(poison)
+    encoder, spec = load_checkpoint(tmp_path / "run" / "encoder.safetensors")
+    assert spec.provenance["steps"] in (2, 4)
+    assert all(torch.isfinite(p).all() for p in encoder.parameters())
+    tensors, values = load_state(tmp_path / "run" / "state.safetensors")
+    assert values["step"] == 4
+    assert all(torch.isfinite(t).all() for t in tensors.values() if t.is_floating_point())
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_weights_take_it(
+    tmp_path: Path, grounds: list[Ground]
+) -> None:
+    run = trainer(tmp_path / "run", grounds, recipe(3))
+    run.encoder.project.bias.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(S4GError, match=r"^step 0: the gradient is not finite; "):
+        run.train(lambda steps: None)
+    assert all(torch.isfinite(p).all() for p in run.encoder.parameters())
+
+
+def test_a_gpu_that_is_too_small_names_the_knobs(
+    tmp_path: Path, grounds: list[Ground], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("s4g.train.loop.backward", full)
+    run = trainer(tmp_path / "run", grounds, recipe(3))
+    with pytest.raises(S4GError) as error:
+        run.train(lambda steps: None)
+    assert str(error.value) == (
+        "step 0: the GPU's memory is too small for 16 pairs at a time; set in [optim] "
+        "chunk_pairs = 8 or grad_checkpointing = true or batch_pairs = 8"
+    )
+
+
+def in_precision(precision: str, steps: int) -> Recipe:
+    plan = recipe(steps)
+    return dataclasses.replace(plan, optim=dataclasses.replace(plan.optim, precision=precision))
+
+
+def test_bfloat16_learns(tmp_path: Path, grounds: list[Ground]) -> None:
+    run = trainer(tmp_path / "run", grounds, in_precision("bf16", 30))
+    run.train(lambda steps: None)
+    lines = [json.loads(v) for v in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["loss"] for line in lines if "loss" in line][-1] < math.log(16)
+
+
+def test_half_precision_scales_the_loss_and_resumes_with_its_scale(
+    tmp_path: Path, grounds: list[Ground]
+) -> None:
+    """A CPU has no fast float16: two steps show that scaling is undone before the update."""
+    run = trainer(tmp_path / "run", grounds, in_precision("fp16", 2))
+    exact = trainer(tmp_path / "exact", grounds, recipe(2))
+    for one in (run, exact):
+        one.train(lambda steps: None)
+    for half, whole in zip(run.encoder.parameters(), exact.encoder.parameters(), strict=True):
+        assert torch.allclose(half, whole, atol=5e-3)
+    run.scaler.update(512.0)
+    run.save()
+    again = trainer(tmp_path / "run", grounds, in_precision("fp16", 3))
+    again.resume()
+    assert again.scaler.get_scale() == 512.0
+
+
+def test_the_best_validation_keeps_the_checkpoint(
+    tmp_path: Path, grounds: list[Ground], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trainer(tmp_path / "run", grounds, recipe(6, validate_every=2))
+    validate = run.source.validate
+    recalls = iter([0.5, 0.9, 0.4])
+
+    def judged(embed: Embed) -> object:
+        found = validate(embed)
+        return dataclasses.replace(found, recall={1: next(recalls), 5: 1.0, 10: 1.0})
+
+    monkeypatch.setattr(run.source, "validate", judged)
+    run.train(lambda steps: None)
+    _, spec = load_checkpoint(tmp_path / "run" / "encoder.safetensors")
+    assert spec.provenance["steps"] == 4
+    assert spec.provenance["validation"]["recall_at_1"] == 0.9
+
+
+def test_a_student_is_taught_while_it_trains(
+    tmp_path: Path, grounds: list[Ground], toy_checkpoint: Path
+) -> None:
+    plan = dataclasses.replace(recipe(2), distill=DistillConfig(str(toy_checkpoint)))
+    run = trainer(tmp_path / "run", grounds, plan)
+    alone = trainer(tmp_path / "alone", grounds, recipe(2))
+    for one in (run, alone):
+        one.train(lambda steps: None)
+    assert model_id(run.encoder) != model_id(alone.encoder)
+
+
+def test_more_steps_may_be_given_to_a_training_that_is_over(
+    tmp_path: Path, grounds: list[Ground]
+) -> None:
+    trainer(tmp_path / "run", grounds, recipe(4, validate_every=3)).train(lambda steps: None)
+    longer = trainer(tmp_path / "run", grounds, recipe(7, validate_every=3))
+    longer.resume()
+    assert (longer.step, longer.epoch, longer.first) == (4, 1, 1)
+    longer.train(lambda steps: None)
+    assert longer.step == 7
 
 
 def test_a_state_of_another_model_is_refused(tmp_path: Path, grounds: list[Ground]) -> None:

@@ -27,11 +27,11 @@ def test_every_record_is_a_line_at_once(tmp_path: Path) -> None:
     monitor = Monitor(tmp_path)
     monitor.scalars(1, {"loss": 2.5})
     assert lines_of(tmp_path) == [{"step": 1, "loss": 2.5}]  # before it is closed
-    monitor.validation(2, {"drone→satellite": {"R@1": 0.5}})
+    monitor.validation(2, {"drone→satellite": {"recall_at_1": 0.5}})
     monitor.event(2, {"mined": 7})
     monitor.close()
     assert lines_of(tmp_path)[1:] == [
-        {"step": 2, "validation": {"drone→satellite": {"R@1": 0.5}}},
+        {"step": 2, "validation": {"drone→satellite": {"recall_at_1": 0.5}}},
         {"step": 2, "event": {"mined": 7}},
     ]
 
@@ -67,7 +67,7 @@ def test_tensorboard_reads_the_events_and_hides_those_made_again(tmp_path: Path)
 
     filled(tmp_path, range(1, 9)).close()
     monitor = filled(tmp_path, range(6, 8), start=5)
-    monitor.validation(7, {"task": {"R@1": 0.25, "k": "no number"}})
+    monitor.validation(7, {"task": {"recall_at_1": 0.25, "k": "no number"}})
     monitor.close()
     board = EventAccumulator(str(tmp_path / "tensorboard"))
     board.Reload()
@@ -75,17 +75,17 @@ def test_tensorboard_reads_the_events_and_hides_those_made_again(tmp_path: Path)
         "train/loss",
         "train/images_per_s",
         "train/data_wait_share",
-        "validation/task/R@1",
+        "validation/task/recall_at_1",
     }
     assert [event.step for event in board.Scalars("train/loss")] == [1, 2, 3, 4, 5, 6, 7]
-    assert board.Scalars("validation/task/R@1")[0].value == 0.25
+    assert board.Scalars("validation/task/recall_at_1")[0].value == 0.25
 
 
 def test_the_history_is_a_picture_that_grows_with_the_panels(tmp_path: Path) -> None:
     monitor = filled(tmp_path, range(1, 300))
     monitor.draw()
     two_panels = cv2.imread(str(tmp_path / "history.png"))
-    monitor.validation(300, {"R@1": 0.5, "R@5": 0.75})
+    monitor.validation(300, {"recall_at_1": 0.5, "recall_at_5": 0.75})
     monitor.draw()
     three_panels = cv2.imread(str(tmp_path / "history.png"))
     monitor.close()
@@ -99,7 +99,7 @@ def test_the_history_is_a_picture_that_grows_with_the_panels(tmp_path: Path) -> 
 
 def test_a_curve_of_recall_alone_is_drawn(tmp_path: Path) -> None:
     monitor = Monitor(tmp_path)
-    monitor.validation(4, {"a": {"R@1": 0.5, "AP": 0.6}, "b": {"R@1": 0.4}})
+    monitor.validation(4, {"a": {"recall_at_1": 0.5, "AP": 0.6}, "b": {"recall_at_1": 0.4}})
     monitor.draw()
     monitor.close()
     assert cv2.imread(str(tmp_path / "history.png")) is not None

@@ -86,8 +86,8 @@ class Trainer:
         self.first = 0  # steps of it already done
         self.best_recall = -1.0
         self.seconds = 0.0
-        # Since the last report: all seconds, those spent waiting for data, steps.
-        self._report_s = self._report_waited_s = 0.0
+        # Since the last report: all seconds, those spent waiting for data, sum of losses, steps.
+        self._report_s = self._report_waited_s = self._report_loss = 0.0
         self._report_steps = 0
         self._stop = False
 
@@ -155,9 +155,9 @@ class Trainer:
             self.first += 1
             on_step(1)
             now = time.monotonic()
-            self._count(now - started, waited_s)
+            self._count(now - started, waited_s, loss)
             started = now
-            self._report(loss, gradient_norm)
+            self._report(gradient_norm)
             self._stop = any_process(self._stop, self.world, self.device)
             if self.first == self.source.steps_per_epoch or self.step == self.steps:
                 break
@@ -177,8 +177,9 @@ class Trainer:
         every = self.recipe.optim.validate_epochs
         return self.epoch % every == 0 or self.epoch == self.source.epochs
 
-    def _count(self, seconds: float, waited_s: float) -> None:
+    def _count(self, seconds: float, waited_s: float, loss: float) -> None:
         self.seconds += seconds
+        self._report_loss += loss
         self._report_s += seconds
         self._report_waited_s += waited_s
         self._report_steps += 1
@@ -267,11 +268,12 @@ class Trainer:
             f"set in [optim] {' or '.join(knobs)}"
         )
 
-    def _report(self, loss: float, gradient_norm: float) -> None:
+    def _report(self, gradient_norm: float) -> None:
         if self.step % _REPORT_EVERY and self.step != self.steps:
             return
         seconds = max(self._report_s, 1e-9)
         rate = self._report_steps * self.recipe.optim.batch_pairs / seconds
+        loss = self._report_loss / self._report_steps
         values = {
             "loss": loss,
             "temperature": 1 / float(self.loss.scale.detach()),
@@ -283,7 +285,7 @@ class Trainer:
         }
         if self.monitor is not None:
             self.monitor.scalars(self.step, values)
-        self._report_s = self._report_waited_s = 0.0
+        self._report_s = self._report_waited_s = self._report_loss = 0.0
         self._report_steps = 0
         if self.step % (_SAY_EVERY * _REPORT_EVERY) == 0:
             left_s = self.seconds / self.step * (self.steps - self.step)
@@ -296,6 +298,8 @@ class Trainer:
     def _log_event(self, values: dict[str, float]) -> None:
         if self.monitor is not None:
             self.monitor.event(self.step, values)
+            if "hardness" in values:
+                self.monitor.scalars(self.step, {"hardness": values["hardness"]})
         text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         self._say(f"epoch {self.epoch + 1}/{self.source.epochs}: {text}")
 

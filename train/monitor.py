@@ -28,7 +28,7 @@ _PANELS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
 )
 _SCHEDULED = ("learning_rate", "temperature", "scale")  # smooth by themselves
 _FROM_ZERO = ("images_per_s", "pairs_per_s")
-_RECALLS = ("R@1", "R@5", "R@10")
+_RECALLS = ("recall_at_1", "recall_at_5", "recall_at_10")
 _COLOURS = ("#1f5fa8", "#d1761f", "#3a8f4d")
 _DASHES = ("-", "--", ":", "-.")
 _GREY = "#555555"
@@ -77,9 +77,9 @@ class Monitor:
         self._events(step, "train", values)
 
     def validation(self, step: int, values: Mapping[str, Any]) -> None:
-        """Record a validation; figures may be grouped by task: `{"drone→satellite": {"R@1": …}}`.
+        """Record a validation; figures may be grouped by task: `{"task": {"recall_at_1": …}}`.
 
-        `history.png` shows R@1, R@5 and R@10; TensorBoard shows all numbers.
+        `history.png` shows recall at 1, 5 and 10; TensorBoard shows all numbers.
         """
         self._add({"step": step, "validation": dict(values)})
         self._events(step, "validation", _flat(values))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,9 +69,11 @@ def pairs(tmp_path: Path) -> PairSet:
 
 
 @pytest.fixture(scope="module")
-def in_workers(tmp_path_factory: pytest.TempPathFactory) -> PairLoader:
+def in_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PairLoader]:
     """One loader with two processes for all tests that only read."""
-    return PairLoader(make_pairs(tmp_path_factory.mktemp("pairs")), *SIZES, 2, 0, seed=0)
+    loader = PairLoader(make_pairs(tmp_path_factory.mktemp("pairs")), *SIZES, 2, 0, seed=0)
+    yield loader
+    loader.close()
 
 
 def open_loader(pairs: PairSet, limit: int = 0, jpeg: float = 0.0, **ranks: int) -> PairLoader:
@@ -224,19 +228,64 @@ def test_an_error_in_a_process_arrives_as_its_one_line(pairs: PairSet) -> None:
     assert str(error.value) == f"cannot encode an image of shape (1, {too_wide}, 3) as .jpg"
 
 
+def test_closing_ends_the_processes(pairs: PairSet) -> None:
+    before = set(multiprocessing.active_children())
+    loader = PairLoader(pairs, *SIZES, 1, 0, 0)
+    assert len(list(loader.epoch(plan()))) == 6
+    (started,) = set(multiprocessing.active_children()) - before
+    loader.close()
+    started.join(60)
+    assert started.exitcode == -signal.SIGKILL
+
+
+@pytest.mark.slow
 def test_a_process_that_died_is_one_line_with_a_remedy(pairs: PairSet) -> None:
     before = {process.pid for process in multiprocessing.active_children()}
     loader = PairLoader(pairs, *SIZES, 1, 0, 0)
-    batches = np.tile(np.arange(4, dtype=np.int32), (50, 1))
+    batches = loader.epoch(np.tile(np.arange(4, dtype=np.int32), (50, 1)))
+    next(batches)
+    (started,) = {process.pid for process in multiprocessing.active_children()} - before
+    assert started is not None
+    os.kill(started, signal.SIGKILL)
     with pytest.raises(S4GError) as error:
-        for _ in loader.epoch(batches):
-            for process in multiprocessing.active_children():
-                if process.pid is not None and process.pid not in before:
-                    os.kill(process.pid, signal.SIGKILL)
-    message = str(error.value)
-    assert message.startswith("a process that reads images died (DataLoader worker")
-    assert message.endswith("; if memory ran out, lower --workers")
-    assert "\n" not in message
+        list(batches)
+    assert str(error.value) == (
+        "a process that reads images died (exit code -9); if memory ran out, lower --workers"
+    )
+
+
+def test_the_trainers_own_handlers_are_left_in_place(in_workers: PairLoader) -> None:
+    numbers = (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    next(in_workers.epoch(plan()))
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
+def test_a_signal_to_the_whole_group_does_not_end_the_processes(in_workers: PairLoader) -> None:
+    assert len(list(in_workers.epoch(plan()))) == 6
+    for process in multiprocessing.active_children():
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGINT)
+        os.kill(process.pid, signal.SIGTERM)
+    assert len(list(in_workers.epoch(plan(seed=3)))) == 6
+
+
+def test_a_trainer_that_fails_with_processes_alive_still_ends(tmp_path: Path) -> None:
+    make_pairs(tmp_path)
+    code = f"""
+import numpy as np
+from pathlib import Path
+from s4g.train.layout import FileImages
+from s4g.train.loading import iterate_images
+if __name__ == "__main__":
+    images = FileImages(Path({str(tmp_path)!r}), [f"r{{i}}.png" for i in range(12)])
+    kept = iterate_images(images, 4, 4, 1, 1)
+    next(kept)
+    raise SystemExit(7)
+"""
+    script = tmp_path / "fails.py"
+    script.write_text(code)
+    assert subprocess.run([sys.executable, str(script)], timeout=120, check=False).returncode == 7
 
 
 def test_too_little_shared_memory_is_refused_before_a_process_starts(

@@ -293,7 +293,7 @@ class DataSource:
 
     def close(self) -> None:
         """Let the processes go that read pictures."""
-        del self._loader
+        self._loader.close()
 
 
 def _gsd_range_m(recipe: Recipe) -> tuple[float, float]:

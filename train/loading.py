@@ -6,14 +6,22 @@ may wait for them for ever.
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
+import multiprocessing.util
+import os
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
 import cv2
 import numpy as np
@@ -32,6 +40,9 @@ _JPEG_QUALITY = (90, 100)
 _PREFETCHED = 2  # batches a worker keeps ready
 _SHARED_MEMORY = Path("/dev/shm")  # where batches pass from worker to trainer
 _NAMED = 3  # files named when there are too many to list
+_DEATH_S = 1.0  # how long a process that broke its pipe may take to die
+
+_POOLS: WeakSet[_Pool] = WeakSet()
 
 
 @dataclass(frozen=True)
@@ -210,6 +221,10 @@ class PairLoader:
                 torch.from_numpy(everyones.copy()),
             )
 
+    def close(self) -> None:
+        """End the worker processes; the loader is of no use afterwards."""
+        self._pool.end()
+
 
 def iterate_images(
     images: Images,
@@ -242,12 +257,15 @@ def iterate_images(
     view = _View(images, np.arange(len(images), dtype=np.int32), (height_px, width_px))
     pool = _Pool(_Reader((view,), 0.0, 0), workers, pin=False)
     parts = [chosen[start : start + batch] for start in range(0, len(chosen), batch)]
-    for read in pool.read(parts, LoaderClock()):
-        for name, reason in read.failures:
-            if unreadable is None:
-                raise UnreadableImageError(reason)
-            unreadable.add(name, reason)
-        yield read.images[0].numpy()
+    try:
+        for read in pool.read(parts, LoaderClock()):
+            for name, reason in read.failures:
+                if unreadable is None:
+                    raise UnreadableImageError(reason)
+                unreadable.add(name, reason)
+            yield read.images[0].numpy()
+    finally:
+        pool.end()
 
 
 class _View(NamedTuple):
@@ -325,7 +343,9 @@ class _Pool:
 
     def __init__(self, reader: _Reader, workers: int, pin: bool) -> None:
         self._reader, self._workers = reader, workers
-        self._started = False
+        self._processes: set[BaseProcess] = set()
+        self._owner = os.getpid()
+        _POOLS.add(self)
         self._plan = _Plan()
         self._loader: DataLoader[_Read] = DataLoader(
             reader,
@@ -345,25 +365,63 @@ class _Pool:
     def read(self, batches: Sequence[npt.NDArray[np.int64]], clock: LoaderClock) -> Iterator[_Read]:
         """Read batches of items in order, measuring how long each is waited for."""
         self._plan.batches = batches
-        if self._workers and batches and not self._started:
+        if self._workers and batches and not self._processes:
             self._check_shared_memory(max(map(len, batches)))
-            self._started = True
         stream: Iterator[_Read] | None = None
         for _ in batches:
             try:
                 with clock.waiting():
-                    stream = iter(self._loader) if stream is None else stream
+                    stream = self._start() if stream is None else stream
                     read = next(stream)
-            except RuntimeError as error:
-                if not str(error).startswith("DataLoader worker"):
+            except Exception:
+                # It may show as a broken pipe, a lost batch or torch's own complaint; and the
+                # pipe may break before the system reports the death.
+                ends = {process.sentinel: process for process in self._processes}
+                died = connection.wait(list(ends), timeout=_DEATH_S) if ends else []
+                if not died:
                     raise
+                process = ends[died[0]]  # type: ignore[index]
+                process.join(_DEATH_S)
                 raise S4GError(
-                    f"a process that reads images died ({' '.join(str(error).split())}); "
+                    f"a process that reads images died (exit code {process.exitcode}); "
                     "if memory ran out, lower --workers"
                 ) from None
             if read.error is not None:
                 raise read.error
             yield read
+
+    def _start(self) -> Iterator[_Read]:
+        """Start on the plan; the first time, start the processes.
+
+        Torch sets a handler that raises, wherever the trainer happens to be, when a child ends:
+        in the middle of a save, say, or holding a lock that it then keeps. Without it a death is
+        noticed while waiting for a batch, within five seconds.
+        """
+        others = set(multiprocessing.active_children())
+        settable = threading.current_thread() is threading.main_thread()
+        handler = signal.getsignal(signal.SIGCHLD)
+        try:
+            stream = iter(self._loader)
+        finally:
+            if settable:
+                signal.signal(signal.SIGCHLD, handler)
+        self._processes |= set(multiprocessing.active_children()) - others
+        return stream
+
+    def end(self) -> None:
+        """End the processes.
+
+        By force: they have nothing to lose, torch's own way may wait ten seconds for a process
+        that did not hear, and they ignore the signal by which Python asks.
+        """
+        if os.getpid() != self._owner:  # a fork of the trainer has a copy of this object
+            return
+        for process in self._processes:
+            if process.is_alive():
+                process.kill()
+
+    def __del__(self) -> None:
+        self.end()
 
     def _check_shared_memory(self, pictures: int) -> None:
         """Refuse what would end as a bus error in a worker."""
@@ -390,3 +448,14 @@ def _start_worker(number: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(0)
+
+
+@atexit.register
+def _end_pools() -> None:
+    """End the processes that an error left running; Python would wait for them for ever.
+
+    It does so after this: functions are called in reverse order of registration, and
+    multiprocessing, imported above, registered its own first.
+    """
+    for pool in list(_POOLS):
+        pool.end()

@@ -26,7 +26,6 @@ from s4g.train.loading import (
     LoadedBatch,
     LoaderClock,
     PairLoader,
-    UnreadableImages,
     iterate_images,
 )
 from s4g.train.relations import Relations
@@ -71,13 +70,15 @@ def pairs(tmp_path: Path) -> PairSet:
 @pytest.fixture(scope="module")
 def in_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PairLoader]:
     """One loader with two processes for all tests that only read."""
-    loader = PairLoader(make_pairs(tmp_path_factory.mktemp("pairs")), *SIZES, 2, 0, seed=0)
+    made = make_pairs(tmp_path_factory.mktemp("pairs"))
+    loader = PairLoader(made, *SIZES, 2, 0, seed=0, others=[(made.references, (4, 6))])
     yield loader
     loader.close()
 
 
 def open_loader(pairs: PairSet, limit: int = 0, jpeg: float = 0.0, **ranks: int) -> PairLoader:
-    return PairLoader(pairs, *SIZES, 0, limit, 0, jpeg=jpeg, **ranks)
+    others = [(pairs.references, (4, 6))]
+    return PairLoader(pairs, *SIZES, 0, limit, 0, jpeg=jpeg, others=others, **ranks)
 
 
 def plan(batches: int = 6, size: int = 4, seed: int = 0) -> Plan:
@@ -311,10 +312,18 @@ def test_images_come_in_order_and_the_last_batch_is_short(pairs: PairSet, worker
     assert seen[:, 0, 0, 0].tolist() == [brightness(i) for i in range(PLACES)]
 
 
-def test_chosen_images_come_in_the_order_they_are_asked_for(pairs: PairSet) -> None:
-    rows = np.array([7, 2, 9], np.int32)
-    (images,) = iterate_images(pairs.references, 4, 6, 8, 0, rows=rows)
-    assert images[:, 0, 0, 0].tolist() == [brightness(i) for i in rows]
+def test_pictures_to_mine_are_read_by_the_processes_that_read_pairs(
+    in_workers: PairLoader,
+) -> None:
+    list(in_workers.epoch(plan()))
+    alive = {process.pid for process in multiprocessing.active_children()}
+    rows = np.array([7, 0, 7, 3], np.int32)
+    parts = list(in_workers.images(0, 3, rows))
+    assert [part.shape for part in parts] == [(3, 4, 6, 3), (1, 4, 6, 3)]
+    assert np.concatenate(parts)[:, 0, 0, 0].tolist() == [brightness(i) for i in rows]
+    assert {process.pid for process in multiprocessing.active_children()} == alive
+    for batch, planned in zip(in_workers.epoch(plan(seed=5)), plan(seed=5), strict=True):
+        check(batch, planned)
 
 
 def test_an_evaluation_refuses_an_unreadable_image(pairs: PairSet, tmp_path: Path) -> None:
@@ -328,9 +337,9 @@ def test_an_evaluation_refuses_an_unreadable_image(pairs: PairSet, tmp_path: Pat
 
 def test_mining_counts_an_unreadable_image_and_goes_on(pairs: PairSet, tmp_path: Path) -> None:
     (tmp_path / "r3.png").unlink()
-    unreadable = UnreadableImages("toy", 1)
-    (images,) = iterate_images(pairs.references, 4, 6, 50, 0, unreadable=unreadable)
-    assert unreadable.names == ["r3.png"]
+    loader = open_loader(pairs, limit=1)
+    (images,) = loader.images(0, 50, np.arange(len(pairs.references), dtype=np.int32))
+    assert loader.unreadable.names == ["r3.png"]
     assert not images[3].any() and images[2].any()
 
 

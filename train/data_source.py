@@ -21,7 +21,7 @@ from .distributed import World, gather, share_from_first
 from .evaluate import calibrate
 from .geographic import geographic_neighbours
 from .holdout import hold_out
-from .loading import PairLoader, iterate_images
+from .loading import PairLoader
 from .loss import Targets, batch_targets
 from .mining import mine
 from .model import MEAN, STD
@@ -91,7 +91,7 @@ class DataSource:
                 positions for the geographic lists that the recipe asks for.
         """
         assert recipe.data is not None, "a recipe with a [data] table"
-        self._recipe, self._device, self._workers = recipe, device, workers
+        self._recipe, self._device = recipe, device
         self._world = world or World()
         self._world.share(recipe.optim.batch_pairs)
         whole = open_dataset(recipe.data, root).training()
@@ -126,6 +126,7 @@ class DataSource:
             self._world.rank,
             self._world.size,
             jpeg=recipe.augment.jpeg,
+            others=[(images, self._sizes[view]) for images, view in self._embedded()],
         )
         self._augment = Augment(recipe.augment, self.pairs.geometry, MEAN, STD)
         self._lists: Indices | None = None
@@ -214,6 +215,19 @@ class DataSource:
             "mining_s": round(time.monotonic() - started, 1),
         }
 
+    def _embedded(self) -> list[tuple[Images, View]]:
+        """Return the collections that are embedded whole: to mine and to validate."""
+        known: list[tuple[Images, View]] = [
+            (self.pairs.queries, "query"),
+            (self.pairs.references, "reference"),
+        ]
+        if self.task is not None:
+            known += [
+                (self.task.queries, self.task.query_view),
+                (self.task.gallery, self.task.gallery_view),
+            ]
+        return known
+
     def _from_first(self, tensor: torch.Tensor) -> torch.Tensor:
         shared = tensor.to(self._device)
         share_from_first(shared, self._world)
@@ -225,10 +239,8 @@ class DataSource:
         part = -(-len(images) // size)
         # Equal parts, for gathering: the last ones wrap around.
         rows = (np.arange(rank * part, (rank + 1) * part) % len(images)).astype(np.int32)
-        height, width = self._sizes[view]
-        batches = iterate_images(
-            images, height, width, _EMBED_BATCH, self._workers, rows, self._loader.unreadable
-        )
+        number = [id(known) for known, _ in self._embedded()].index(id(images))
+        batches = self._loader.images(number, _EMBED_BATCH, rows)
         found = np.concatenate([embed(batch, view) for batch in batches])
         if size == 1:
             return found

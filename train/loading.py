@@ -160,6 +160,7 @@ class PairLoader:
         rank: int = 0,
         world: int = 1,
         jpeg: float = 0.0,
+        others: Sequence[tuple[Images, tuple[int, int]]] = (),
     ) -> None:
         """Prepare; nothing is read and no process started yet.
 
@@ -175,6 +176,8 @@ class PairLoader:
             jpeg: probability that a picture is recompressed at quality 90 to 100. Done here, not
                 with the other augmentation: libjpeg takes 1 ms where a differentiable codec on
                 the CPU takes 90, and the workers have the time.
+            others: further pictures that the same processes read, see `images`, and the height
+                and width of each collection.
         """
         self.unreadable = UnreadableImages(pairs.name, unreadable_limit)
         self.clock = LoaderClock()
@@ -183,7 +186,8 @@ class PairLoader:
             _View(pairs.queries, pairs.pair_query, query_px),
             _View(pairs.references, pairs.pair_reference, reference_px),
         )
-        self._pool = _Pool(_Reader(views, jpeg, seed), workers, torch.cuda.is_available())
+        sets = [_Set(views, jpeg), *(_Set((_whole(images, size),)) for images, size in others)]
+        self._pool = _Pool(_Reader(tuple(sets), seed), workers, torch.cuda.is_available())
 
     def epoch(self, batches: Indices, first: int = 0) -> Iterator[LoadedBatch]:
         """Yield this rank's contiguous share of every planned batch, in order.
@@ -221,6 +225,26 @@ class PairLoader:
                 torch.from_numpy(everyones.copy()),
             )
 
+    def images(self, number: int, batch: int, rows: Indices) -> Iterator[Image]:
+        """Yield pictures of one of the `others` in order, as (B, H, W, 3) uint8.
+
+        Between epochs, by the processes that read pairs. What cannot be read is counted and
+        comes black.
+
+        Args:
+            number: which of the others.
+            batch: B; the last batch may be short.
+            rows: (n,) int32 which pictures.
+
+        Raises:
+            InputError: too many pictures are unreadable, or there is too little shared memory.
+            S4GError: a worker process died.
+        """
+        for read in self._pool.read(_split(rows, batch), LoaderClock(), 1 + number):
+            for name, reason in read.failures:
+                self.unreadable.add(name, reason)
+            yield read.images[0].numpy()
+
     def close(self) -> None:
         """End the worker processes; the loader is of no use afterwards."""
         self._pool.end()
@@ -232,10 +256,10 @@ def iterate_images(
     width_px: int,
     batch: int,
     workers: int,
-    rows: Indices | None = None,
-    unreadable: UnreadableImages | None = None,
 ) -> Iterator[Image]:
     """Yield pictures in order, as (B, height_px, width_px, 3) uint8; the last batch may be short.
+
+    For an evaluation, which is whole or none: the first that cannot be read ends it.
 
     Args:
         images: the pictures.
@@ -243,26 +267,19 @@ def iterate_images(
         width_px: columns of each.
         batch: B.
         workers: processes; 0 reads in this process.
-        rows: which pictures; None: all.
-        unreadable: where pictures are counted that cannot be read and come black instead (the
-            training set when it is mined); None: the first ends it (an evaluation is whole).
 
     Raises:
-        UnreadableImageError: a picture cannot be read and `unreadable` is None.
-        InputError: more are unreadable than `unreadable` allows, or there is too little shared
-            memory.
+        UnreadableImageError: a picture cannot be read.
+        InputError: there is too little shared memory.
         S4GError: a worker process died.
     """
-    chosen = np.arange(len(images)) if rows is None else np.asarray(rows, np.int64)
-    view = _View(images, np.arange(len(images), dtype=np.int32), (height_px, width_px))
-    pool = _Pool(_Reader((view,), 0.0, 0), workers, pin=False)
-    parts = [chosen[start : start + batch] for start in range(0, len(chosen), batch)]
+    whole = _Set((_whole(images, (height_px, width_px)),))
+    pool = _Pool(_Reader((whole,), 0), workers, pin=False)
+    parts = _split(whole.views[0].rows, batch)
     try:
         for read in pool.read(parts, LoaderClock()):
-            for name, reason in read.failures:
-                if unreadable is None:
-                    raise UnreadableImageError(reason)
-                unreadable.add(name, reason)
+            for _, reason in read.failures:
+                raise UnreadableImageError(reason)
             yield read.images[0].numpy()
     finally:
         pool.end()
@@ -274,6 +291,15 @@ class _View(NamedTuple):
     images: Images
     rows: Indices
     size_px: tuple[int, int]
+
+
+def _whole(images: Images, size_px: tuple[int, int]) -> _View:
+    return _View(images, np.arange(len(images), dtype=np.int32), size_px)
+
+
+def _split(rows: Indices, batch: int) -> list[npt.NDArray[np.int64]]:
+    chosen = np.asarray(rows, np.int64)
+    return [chosen[start : start + batch] for start in range(0, len(chosen), batch)]
 
 
 class _Read(NamedTuple):
@@ -288,25 +314,45 @@ class _Read(NamedTuple):
     error: S4GError | None
 
 
+class _Set(NamedTuple):
+    """What can be read: one or two sides, and how often a picture is recompressed."""
+
+    views: tuple[_View, ...]
+    jpeg: float = 0.0
+
+    def zeros(self, count: int) -> tuple[torch.Tensor, ...]:
+        """Return black pictures: (count, H, W, 3) uint8 of each side."""
+        return tuple(torch.zeros((count, *v.size_px, 3), dtype=torch.uint8) for v in self.views)
+
+
+class _Part(NamedTuple):
+    """An item of the plan: which of a set are read together."""
+
+    number: int  # of the set
+    items: npt.NDArray[np.int64]
+
+
 class _Reader(Dataset[_Read]):
-    """Reads whole batches; a copy lives in each worker."""
+    """Reads whole batches of several sets; a copy lives in each worker."""
 
-    def __init__(self, views: tuple[_View, ...], jpeg: float, seed: int) -> None:
-        self.views, self._jpeg, self._seed = views, jpeg, seed
+    def __init__(self, sets: tuple[_Set, ...], seed: int) -> None:
+        self.sets, self._seed = sets, seed
 
-    def __getitem__(self, items: npt.NDArray[np.int64]) -> _Read:
+    def __getitem__(self, part: _Part) -> _Read:
+        views, jpeg = self.sets[part.number]
+        items = part.items
         count = len(items)
-        out = tuple(torch.zeros((count, *v.size_px, 3), dtype=torch.uint8) for v in self.views)
+        out = self.sets[part.number].zeros(count)
         valid = torch.ones(count, dtype=torch.bool)
         failures: list[tuple[str, str]] = []
         # Drawn from what is read, so that no worker and no resume makes a difference.
         rng = np.random.default_rng((self._seed, *items.tolist()))
-        draws = rng.random((count, len(self.views)))
+        draws = rng.random((count, len(views)))
         qualities = rng.integers(_JPEG_QUALITY[0], _JPEG_QUALITY[1] + 1, draws.shape)
         try:
             for at, item in enumerate(items):
                 for view, batch, draw, quality in zip(
-                    self.views, out, draws[at], qualities[at], strict=True
+                    views, out, draws[at], qualities[at], strict=True
                 ):
                     picture = int(view.rows[item])
                     try:
@@ -315,7 +361,7 @@ class _Reader(Dataset[_Read]):
                         failures.append((view.images.name(picture), str(error)))
                         valid[at] = False
                         continue
-                    if draw < self._jpeg:
+                    if draw < jpeg:
                         image = decode_rgb(encode_rgb(image, ".jpg", int(quality)), "recompressed")
                     batch[at].numpy()[...] = image
         except S4GError as error:
@@ -325,17 +371,17 @@ class _Reader(Dataset[_Read]):
         return _Read(out, valid, failures, None)
 
 
-class _Plan(Sampler[npt.NDArray[np.int64]]):
+class _Plan(Sampler[_Part]):
     """The order of the batches; replaced from epoch to epoch under the same workers."""
 
     def __init__(self) -> None:
-        self.batches: Sequence[npt.NDArray[np.int64]] = ()
+        self.parts: Sequence[_Part] = ()
 
-    def __iter__(self) -> Iterator[npt.NDArray[np.int64]]:
-        return iter(self.batches)
+    def __iter__(self) -> Iterator[_Part]:
+        return iter(self.parts)
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return len(self.parts)
 
 
 class _Pool:
@@ -362,11 +408,13 @@ class _Pool:
             generator=torch.Generator(),
         )
 
-    def read(self, batches: Sequence[npt.NDArray[np.int64]], clock: LoaderClock) -> Iterator[_Read]:
-        """Read batches of items in order, measuring how long each is waited for."""
-        self._plan.batches = batches
+    def read(
+        self, batches: Sequence[npt.NDArray[np.int64]], clock: LoaderClock, number: int = 0
+    ) -> Iterator[_Read]:
+        """Read batches of items of a set in order, measuring how long each is waited for."""
+        self._plan.parts = [_Part(number, items) for items in batches]
         if self._workers and batches and not self._processes:
-            self._check_shared_memory(max(map(len, batches)))
+            self._check_shared_memory(number, max(map(len, batches)))
         stream: Iterator[_Read] | None = None
         for _ in batches:
             try:
@@ -423,11 +471,12 @@ class _Pool:
     def __del__(self) -> None:
         self.end()
 
-    def _check_shared_memory(self, pictures: int) -> None:
+    def _check_shared_memory(self, number: int, pictures: int) -> None:
         """Refuse what would end as a bus error in a worker."""
         if not _SHARED_MEMORY.is_dir():
             return
-        batch_bytes = sum(3 * pictures * v.size_px[0] * v.size_px[1] for v in self._reader.views)
+        views = self._reader.sets[number].views
+        batch_bytes = sum(3 * pictures * v.size_px[0] * v.size_px[1] for v in views)
         needed = self._workers * _PREFETCHED * batch_bytes
         free = shutil.disk_usage(_SHARED_MEMORY).free
         if needed > free:

@@ -19,7 +19,7 @@ import torch
 
 from s4g.core.errors import InputError, S4GError
 from s4g.core.images import encode_rgb
-from s4g.train import loading
+from s4g.train import loading, workers
 from s4g.train.dataset import PairSet, UnreadableImageError
 from s4g.train.layout import FileImages
 from s4g.train.loading import (
@@ -292,8 +292,8 @@ if __name__ == "__main__":
 def test_too_little_shared_memory_is_refused_before_a_process_starts(
     pairs: PairSet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(loading, "_SHARED_MEMORY", tmp_path)
-    monkeypatch.setattr(loading.shutil, "disk_usage", lambda path: SimpleNamespace(free=64 << 20))
+    monkeypatch.setattr(workers, "_SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(workers.shutil, "disk_usage", lambda path: SimpleNamespace(free=64 << 20))
     loader = PairLoader(pairs, (1024, 1024), (1024, 1024), 2, 0, 0)
     with pytest.raises(InputError) as error:
         next(loader.epoch(plan()))

@@ -177,7 +177,7 @@ def test_values_out_of_range_are_refused(tmp_path: Path, text: str, message: str
 
 def test_panoramas_cannot_be_tilted(tmp_path: Path) -> None:
     path = write(tmp_path, '[data]\nkind = "cvusa"\n[augment]\ntilt_deg = 5\n')
-    with pytest.raises(InputError, match="scale and tilt_deg needs queries that look down"):
+    with pytest.raises(InputError, match="scale or tilt_deg needs queries that look down"):
         load_recipe(path)
 
 

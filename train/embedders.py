@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -176,9 +177,9 @@ def embed_images(
         embeddings: Floats = np.empty(shape, np.float32)
     else:
         embeddings = np.lib.format.open_memmap(out, "w+", np.float32, shape)
-    done, unreadable = 0, ""
+    done = 0
     pictures = iterate_images(images, height_px, width_px, batch, workers)
-    with progress(label, len(images), "images") as advance:
+    with progress(label, len(images), "images") as advance, contextlib.closing(pictures):
         try:
             for part in pictures:
                 rows = slice(done, done + len(part))
@@ -187,12 +188,7 @@ def embed_images(
                 done = rows.stop
                 advance(len(part))
         except UnreadableImageError as error:
-            unreadable = str(error)
-        finally:
-            del pictures  # ends the processes that read
-    if unreadable:
-        # Here, where the first error is gone: its traceback would keep the readers running.
-        raise InputError(f"{unreadable}; an evaluation needs every image of its protocol")
+            raise InputError(f"{error}; an evaluation needs every image of its protocol") from None
     return embeddings
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -233,7 +233,7 @@ def iterate_images(
     width_px: int,
     batch: int,
     workers: int,
-) -> Iterator[Image]:
+) -> Generator[Image, None, None]:
     """Yield pictures in order, as (B, height_px, width_px, 3) uint8; the last batch may be short.
 
     For an evaluation, which is whole or none: the first that cannot be read ends it.

@@ -88,7 +88,7 @@ def test_two_processes_find_the_loss_and_gradients_of_one(
     both = gradients(tmp_path / "run", 2, chunk)
     for name, expected in alone.items():
         for found in both:
-            assert torch.allclose(found[name], expected, rtol=1e-4, atol=1e-5), name
+            assert torch.allclose(found[name], expected, rtol=1e-5, atol=1e-5), name
 
 
 def test_a_batch_that_cannot_be_shared_equally_is_refused() -> None:

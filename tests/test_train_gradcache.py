@@ -46,7 +46,7 @@ def test_gradients_equal_those_of_the_whole_batch(
     assert loss == pytest.approx(whole_loss, rel=1e-5)
     assert cached.keys() == whole.keys()
     for name, gradient in whole.items():
-        assert torch.allclose(cached[name], gradient, rtol=1e-4, atol=1e-5), name
+        assert torch.allclose(cached[name], gradient, rtol=1e-5, atol=1e-5), name
 
 
 def test_a_chunk_meets_the_same_dropout_both_times() -> None:

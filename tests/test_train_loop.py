@@ -23,9 +23,11 @@ from s4g.train.evaluate import ValidationRegion, validate, validation_regions
 from s4g.train.ground_source import GroundSource
 from s4g.train.grounds import Ground, load_grounds
 from s4g.train.loop import Trainer
+from s4g.train.loss import batch_targets
 from s4g.train.model import ModelConfig
 from s4g.train.recipe import GroundConfig, OptimConfig, Recipe, ViewConfig
-from s4g.train.source import Embed
+from s4g.train.relations import Relations
+from s4g.train.source import Batch, Embed
 
 GROUND = GroundConfig("landscape", worlds=2, val_worlds=1, size_m=256.0, renders=2, credit="ours")
 
@@ -227,6 +229,21 @@ def test_a_student_is_taught_while_it_trains(
     for one in (run, alone):
         one.train(lambda steps: None)
     assert model_id(run.encoder) != model_id(alone.encoder)
+
+
+def test_a_picture_that_could_not_be_read_teaches_nothing(
+    tmp_path: Path, grounds: list[Ground], toy_checkpoint: Path
+) -> None:
+    plan = dataclasses.replace(recipe(1), distill=DistillConfig(str(toy_checkpoint)))
+    run = trainer(tmp_path / "run", grounds, plan)
+    images = torch.randn(2, 4, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    embeddings = torch.nn.functional.normalize(torch.randn(2, 4, 32), dim=2)
+    valid = np.array([True, True, False, True])
+    rows = np.arange(4, dtype=np.int32)
+    targets = batch_targets(Relations.from_edges(rows, rows, 4), rows, rows, valid)
+    with_black = run._loss_of(Batch(images[0], images[1], targets))(*embeddings)
+    kept = run._loss_of(Batch(images[0][valid], images[1][valid]))(*embeddings[:, valid])
+    assert with_black.item() == pytest.approx(kept.item(), rel=1e-5)
 
 
 def test_more_steps_may_be_given_to_a_training_that_is_over(

@@ -210,6 +210,7 @@ class Trainer:
             raise S4GError(self._out_of_memory(len(batch.queries))) from error
         assert self.loss.log_scale.grad is not None
         average(self.loss.log_scale.grad, self.world)
+        average(loss, self.world)
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(
             self.encoder.parameters(), optim.clip_norm if optim.clip_norm > 0 else torch.inf
@@ -234,6 +235,10 @@ class Trainer:
             loss: torch.Tensor = self.loss(*whole, batch.targets, rows)
             if self.teacher is not None and taught is not None:
                 theirs = gather(taught[0], self.world), gather(taught[1], self.world)
+                if batch.targets is not None:  # pictures that could not be read teach nothing
+                    read = batch.targets.counted.diagonal()
+                    whole = whole[0][read], whole[1][read]
+                    theirs = theirs[0][read], theirs[1][read]
                 loss = loss + self.teacher.loss(whole, theirs)
             return loss
 

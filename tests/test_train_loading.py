@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,12 +18,11 @@ import torch
 
 from s4g.core.errors import InputError, S4GError
 from s4g.core.images import encode_rgb
-from s4g.train import loading, workers
+from s4g.train import workers
 from s4g.train.dataset import PairSet, UnreadableImageError
 from s4g.train.layout import FileImages
 from s4g.train.loading import (
     LoadedBatch,
-    LoaderClock,
     PairLoader,
     iterate_images,
 )
@@ -341,38 +339,3 @@ def test_mining_counts_an_unreadable_image_and_goes_on(pairs: PairSet, tmp_path:
     (images,) = loader.images(0, 50, np.arange(len(pairs.references), dtype=np.int32))
     assert loader.unreadable.names == ["r3.png"]
     assert not images[3].any() and images[2].any()
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
-    """A time that only moves when a test says so."""
-    now = [100.0]
-    monkeypatch.setattr(loading, "time", SimpleNamespace(perf_counter=lambda: now[0]))
-    yield now
-
-
-def test_the_clock_tells_rate_and_share_of_waiting(clock: list[float]) -> None:
-    measured = LoaderClock()
-    with measured.waiting():
-        clock[0] += 1
-    clock[0] += 3
-    measured.count(40)
-    assert measured.take() == (10.0, 0.25)
-
-
-def test_the_clock_forgets_a_validation(clock: list[float]) -> None:
-    measured = LoaderClock()
-    clock[0] += 50
-    measured.restart()
-    clock[0] += 2
-    measured.count(8)
-    assert measured.take() == (4.0, 0.0)
-
-
-def test_an_epoch_is_counted_by_the_loaders_clock(pairs: PairSet) -> None:
-    loader = open_loader(pairs)
-    started = time.perf_counter()
-    assert len(list(loader.epoch(plan()))) == 6
-    rate = loader.clock.take()
-    assert rate.images_per_s >= 48 / (time.perf_counter() - started + 60)
-    assert 0 < rate.wait_share <= 1

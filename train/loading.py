@@ -1,12 +1,9 @@
-"""Batches of pairs and pictures in order, what could not be read, and how long it took."""
+"""Batches of pairs and pictures in order, and what could not be read."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -70,59 +67,11 @@ class UnreadableImages:
         say(f"left out ({len(self.names)} of at most {self.limit}): {reason}")
 
 
-class LoaderRate(NamedTuple):
-    """How the loading went over some time.
-
-    Attributes:
-        images_per_s: images delivered over wall time.
-        wait_share: share of the wall time spent waiting for a batch. On a GPU that still works
-            on earlier steps this is an upper bound of what the loading costs.
-    """
-
-    images_per_s: float
-    wait_share: float
-
-
-class LoaderClock:
-    """Measures a `LoaderRate` from one `take` to the next."""
-
-    def __init__(self) -> None:
-        """Start now."""
-        self.restart()
-
-    def restart(self) -> None:
-        """Forget the past; for after a validation, which is no training time."""
-        self._since_s = time.perf_counter()
-        self._waited_s = 0.0
-        self._images = 0
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Count the time inside as waiting."""
-        start_s = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._waited_s += time.perf_counter() - start_s
-
-    def count(self, images: int) -> None:
-        """Count delivered images."""
-        self._images += images
-
-    def take(self) -> LoaderRate:
-        """Return the rate since the last `take` or `restart`, and start anew."""
-        passed_s = max(time.perf_counter() - self._since_s, 1e-9)
-        rate = LoaderRate(self._images / passed_s, min(1.0, self._waited_s / passed_s))
-        self.restart()
-        return rate
-
-
 class PairLoader:
     """Reads planned batches of pairs; the worker processes are started once.
 
     Attributes:
         unreadable: what could not be read so far, on this rank.
-        clock: rate and waiting share.
     """
 
     def __init__(
@@ -156,7 +105,6 @@ class PairLoader:
                 and width of each collection.
         """
         self.unreadable = UnreadableImages(pairs.name, unreadable_limit)
-        self.clock = LoaderClock()
         self._rank, self._world = rank, world
         views = (
             View(pairs.queries, pairs.pair_query, query_px),
@@ -186,13 +134,9 @@ class PairLoader:
         share = size // self._world
         planned = np.asarray(batches, np.int64)[first:]
         mine = planned[:, self._rank * share : (self._rank + 1) * share]
-        reads = self._pool.read(list(mine))
-        for pairs, everyones in zip(mine, planned, strict=True):
-            with self.clock.waiting():
-                read = next(reads)
+        for pairs, everyones, read in zip(mine, planned, self._pool.read(list(mine)), strict=True):
             for name, reason in read.failures:
                 self.unreadable.add(name, reason)
-            self.clock.count(2 * share)
             queries, references = read.images
             yield LoadedBatch(
                 queries,

@@ -6,36 +6,56 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..core.engine import BUNDLE_CPU_INT8, BUNDLE_FP32, Embeddings, load_engine
+from ..core.console import progress
+from ..core.engine import (
+    BUNDLE_CPU_INT8,
+    BUNDLE_FP16,
+    BUNDLE_FP32,
+    BUNDLE_TRT_INT8,
+    Embeddings,
+    Engine,
+    load_engine,
+)
 from ..core.errors import InputError
 from ..core.files import atomic_folder, check_output, sha256_bytes
 from ..core.spec import EncoderSpec
 from ..train.checkpoint import load_checkpoint
 from ..train.model import Encoder
 from .bench import Latency, side_by_side
-from .calibration import TileSet, cut_tiles
+from .calibration import TileSet, check_texture, cut_tiles
 from .graph import OPSET, export_graph, with_metadata
+from .half import to_half
+from .lint import check_tensorrt
+from .macs import count_macs, weight_bytes
+from .page import Worst, render_page, worst_cases
 from .parity import (
     Agreement,
-    HeldOut,
-    Recall,
+    Pairs,
     check_distinct,
     check_fp32,
     embed_engine,
-    embed_literal,
+    embed_graph,
     embed_torch,
-    held_out_pairs,
+    make_pairs,
+    top1_agreement,
 )
-from .quantise import Quantised, quantise_cpu
-from .report import Artefact, Bars, Report, as_json, check_bars
+from .prepare import prepare
+from .quantise import count_quantised, matching_nodes
+from .report import Artefact, Report, as_json, check_bars
+from .tune import Bars, Quantised, Tuner
 
 REPORT_FILE = "report.json"
+PAGE_FILE = "report.html"
 SPEC_FILE = "spec.json"
 _TIMED_RUNS = 50
+_THROUGHPUT_BATCH = 8
+# Calibration on fewer images than this is refused; below the second, the user is told.
+MIN_IMAGES = 16
+ADVISED_IMAGES = 300
 
 Tell = Callable[[str], None]
 
@@ -48,14 +68,18 @@ class ExportJob:
         checkpoint: safetensors file of `s4g-train`.
         out: folder to make.
         int8: whether to quantise.
+        tensorrt: whether to make graphs for TensorRT as well.
         source: imagery to calibrate on and to judge by.
-        images: calibration tiles.
+        frames: folder of a flight's frames to calibrate on and judge by as well; empty: none.
+        images: calibration images, half tiles, half views.
         places: held-out places.
-        method: calibration method (`quantise.METHODS`).
+        method: calibration method (`ranges.METHODS`), or `auto`.
         keep_float: regular expression over node names.
-        seed: of tiles, places and views.
+        depthwise: `float` or `int8`, for the TensorRT graph.
+        sensitivity: scan the layers even where all bars hold.
+        seed: of places and views.
         threads: for latency; 0 leaves the choice to ONNX Runtime.
-        min_cosine: lowest acceptable 1st-percentile cosine to the checkpoint.
+        bars: what INT8 must reach.
         accept_loss: write the bundle although a bar is missed.
         overwrite: replace an existing bundle.
     """
@@ -63,16 +87,31 @@ class ExportJob:
     checkpoint: Path
     out: Path
     int8: bool
+    tensorrt: bool
     source: str
+    frames: str
     images: int
     places: int
     method: str
     keep_float: str
+    depthwise: str
+    sensitivity: bool
     seed: int
     threads: int
-    min_cosine: float
+    bars: Bars
     accept_loss: bool
     overwrite: bool
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A graph before it is judged."""
+
+    model: bytes
+    target: str
+    precision: str
+    kept_float: tuple[str, ...] = ()
+    quantised: Quantised | None = None
 
 
 def export_bundle(job: ExportJob, tell: Tell) -> Report:
@@ -80,63 +119,102 @@ def export_bundle(job: ExportJob, tell: Tell) -> Report:
 
     Raises:
         InputError: checkpoint, imagery or options are wrong, or the bundle exists.
-        S4GError: a bar is missed; then nothing is written.
+        S4GError: the network cannot be exported or quantised, or a bar is missed; then nothing is
+            written.
     """
     _check_options(job)
     check_output(job.out, job.overwrite)
     encoder, spec = load_checkpoint(job.checkpoint)
+    tell(f"writing {BUNDLE_FP32}")
+    fp32 = export_graph(encoder, spec)
     tell(f"cutting tiles from {job.source}")
-    tiles = cut_tiles(job.source, spec, job.images if job.int8 else 0, job.places, job.seed)
+    places = -(-job.images // 2) if job.int8 else 0
+    tiles = cut_tiles(job.source, spec, places, job.places, job.seed, job.frames)
     with atomic_folder(job.out, job.overwrite) as folder:
-        report = _fill(job, folder, encoder, spec, tiles, tell)
+        report, pairs, worst = _fill(job, folder, encoder, spec, fp32, tiles, tell)
         check_bars(report, job.accept_loss)
+        content = as_json(report)
         _write(folder / SPEC_FILE, (spec.to_json() + "\n").encode())
-        _write(folder / REPORT_FILE, (json.dumps(as_json(report), indent=2) + "\n").encode())
+        _write(folder / REPORT_FILE, (json.dumps(content, indent=2) + "\n").encode())
+        _write(folder / PAGE_FILE, render_page(content, pairs, worst).encode())
     return report
 
 
 def _check_options(job: ExportJob) -> None:
     if job.int8 and not job.source:
         raise InputError("--calib is missing: --int8 needs imagery to calibrate on")
-    if job.keep_float and not job.int8:
-        raise InputError("--keep-float: has no effect without --int8; add --int8")
+    for option, given in (("--keep-float", job.keep_float), ("--sensitivity", job.sensitivity)):
+        if given and not job.int8:
+            raise InputError(f"{option}: has no effect without --int8; add --int8")
+    if job.int8 and job.images < MIN_IMAGES:
+        raise InputError(
+            f"--images {job.images}: too few to see the range of any activation; give at least "
+            f"{MIN_IMAGES}, better {ADVISED_IMAGES}"
+        )
 
 
 def _fill(
-    job: ExportJob, folder: Path, encoder: Encoder, spec: EncoderSpec, tiles: TileSet, tell: Tell
-) -> Report:
-    tell(f"writing {BUNDLE_FP32}")
-    models = {BUNDLE_FP32: Quantised(export_graph(encoder, spec), (), {})}
+    job: ExportJob,
+    folder: Path,
+    encoder: Encoder,
+    spec: EncoderSpec,
+    fp32: bytes,
+    tiles: TileSet,
+    tell: Tell,
+) -> tuple[Report, Pairs, list[Worst]]:
+    prepared = prepare(fp32)
+    macs = count_macs(prepared)
+    models = {BUNDLE_FP32: _Made(fp32, "any", "fp32")}
+    tuner = None
     if job.int8:
-        tell(f"quantising with {len(tiles.tiles)} tiles ({job.method})")
-        models[BUNDLE_CPU_INT8] = _int8(models[BUNDLE_FP32].model, job, spec, tiles)
+        check_texture(tiles)
+        if job.images < ADVISED_IMAGES:
+            tell(
+                f"note: {job.images} calibration images; fewer than {ADVISED_IMAGES} rarely "
+                "cover the ground"
+            )
+        tuner = _tuner(job, prepared, tiles, tell)
+        models |= _int8(job, tuner, prepared, tell)
+    if job.tensorrt:
+        tell(f"writing {BUNDLE_FP16}")
+        models[BUNDLE_FP16] = _Made(to_half(prepared), "tensorrt", "fp16")
     for name, made in models.items():
-        _write(folder / name, made.model)
-    tell(f"comparing with the checkpoint on {len(tiles.places)} held-out places")
-    pairs = held_out_pairs(tiles.places, spec.input_px, job.seed)
+        if made.target == "tensorrt":
+            check_tensorrt(made.model, name)
+        _write(folder / name, _with_facts(made, spec, macs, {}))
+    frames = f" and {len(tiles.held_out_frames)} frames" if len(tiles.held_out_frames) else ""
+    tell(f"comparing with the checkpoint on {len(tiles.places)} held-out places{frames}")
+    pairs = make_pairs(tiles.places, tiles.held_out_frames, job.seed)
     trained = embed_torch(encoder, spec, pairs.images)
-    between = check_distinct(str(job.checkpoint), trained[: len(pairs.tiles)])
-    engines = {name: load_engine(folder / name, "cpu", job.threads) for name in models}
-    latency = side_by_side(engines, 1, _TIMED_RUNS)
-    served = {name: embed_engine(engine, pairs.images) for name, engine in engines.items()}
-    difference = check_fp32(BUNDLE_FP32, trained, served[BUNDLE_FP32])
-    judge = _Judge(job, spec, tiles, pairs, trained)
-    artefacts = tuple(
-        judge.artefact(folder / name, made, served[name], latency[name])
+    between = check_distinct(str(job.checkpoint), pairs.paired(trained).tiles)
+    engines = {
+        name: load_engine(folder / name, "cpu", job.threads)
         for name, made in models.items()
-    )
-    return Report(
+        if made.target != "tensorrt"
+    }
+    latency = side_by_side(engines, 1, _TIMED_RUNS)
+    batched = side_by_side(engines, _THROUGHPUT_BATCH, max(1, _TIMED_RUNS // 5))
+    judge = _Judge(job, spec, macs, tiles, pairs, trained)
+    artefacts = [
+        judge.artefact(folder / name, made, engines.get(name), latency.get(name), batched.get(name))
+        for name, made in models.items()
+    ]
+    report = Report(
         spec=spec,
         tiles=tiles,
-        method=job.method if job.int8 else "",
+        calibration_images=0 if tuner is None else len(tuner.images),
         seed=job.seed,
         threads=job.threads,
-        checkpoint=_recall(trained, trained),
-        max_fp32_difference=difference,
+        macs=macs,
+        checkpoint=pairs.paired(trained).recall,
+        max_fp32_difference=artefacts[0].agreement.max_difference,
         mean_cosine_between_places=between,
-        artefacts=artefacts,
-        bars=Bars(job.min_cosine),
+        artefacts=tuple(artefacts),
+        bars=job.bars,
+        trials=() if tuner is None else tuple(tuner.trials),
+        layers=() if tuner is None else tuple(tuner.layers),
     )
+    return report, pairs, judge.worst
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -147,65 +225,107 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _int8(fp32: bytes, job: ExportJob, spec: EncoderSpec, tiles: TileSet) -> Quantised:
-    made = quantise_cpu(fp32, tiles.tiles, job.method, job.keep_float)
-    model = with_metadata(made.model, dataclasses.replace(spec, precision="int8"), {})
-    return dataclasses.replace(made, model=model)
+def _tuner(job: ExportJob, prepared: bytes, tiles: TileSet, tell: Tell) -> Tuner:
+    pairs = make_pairs(tiles.calibration, tiles.frames, job.seed + 1)
+    images = pairs.images
+    tell(f"calibrating on {len(images)} images")
+    return Tuner(prepared, images, pairs, job.method, job.depthwise, progress)
 
 
-def _recall(views: Embeddings, tiles: Embeddings) -> Recall:
-    """Match the views of one set of embeddings (tiles, then views) to the tiles of another."""
-    half = len(views) // 2
-    return Recall.of(views[half:], tiles[:half])
+def _int8(job: ExportJob, tuner: Tuner, prepared: bytes, tell: Tell) -> dict[str, _Made]:
+    keep_float = matching_nodes(prepared, job.keep_float)
+    targets = {BUNDLE_CPU_INT8: "cpu"} | ({BUNDLE_TRT_INT8: "tensorrt"} if job.tensorrt else {})
+    found = {}
+    for name, target in targets.items():
+        tell(f"quantising {name}")
+        made = tuner.tune(target, job.bars, keep_float)
+        model = to_half(made.model) if target == "tensorrt" else made.model
+        found[name] = _Made(model, target, "int8", made.kept_float, made)
+    if job.sensitivity:
+        tuner.scan()
+    return found
+
+
+def _with_facts(made: _Made, spec: EncoderSpec, macs: int, facts: dict[str, Any]) -> bytes:
+    """Return the file with its spec, its work and what is known of it in the metadata."""
+    spec = dataclasses.replace(spec, precision=made.precision)
+    work = {"macs": macs, "weight_bytes": weight_bytes(made.model)}
+    return with_metadata(made.model, spec, {"opset": OPSET, **work, **facts})
 
 
 @dataclass(frozen=True)
 class _Judge:
-    """Compares engine files with the checkpoint on held-out pairs."""
+    """Compares engine files with the checkpoint on held-out pairs and frames.
+
+    `worst` collects the cases in which INT8 files depart most from it.
+    """
 
     job: ExportJob
     spec: EncoderSpec
+    macs: int
     tiles: TileSet
-    pairs: HeldOut
+    pairs: Pairs
     trained: Embeddings
+    worst: list[Worst] = field(default_factory=list)
 
     def artefact(
-        self, path: Path, made: Quantised, served: Embeddings, latency: Latency
+        self,
+        path: Path,
+        made: _Made,
+        engine: Engine | None,
+        latency: Latency | None,
+        batched: Latency | None,
     ) -> Artefact:
         """Judge one file, and write what was found into its metadata."""
-        precision = "int8" if made.quantised else "fp32"
-        literal = Agreement.between(self.trained, embed_literal(made.model, self.pairs.images))
-        agreement, recall = Agreement.between(self.trained, served), _recall(served, served)
+        images = self.pairs.images
+        literal = embed_graph(made.model, images, literal=True)
+        served = None if engine is None else embed_engine(engine, images)
+        if made.precision == "fp32" and served is not None:
+            check_fp32(path.name, self.trained, served)
+        found = literal if served is None else served
+        paired, trained = self.pairs.paired(found), self.pairs.paired(self.trained)
+        agreement = Agreement.between(self.trained, found)
+        frames = len(self.pairs.frames)
+        if made.precision == "int8":
+            self.worst.extend(worst_cases(path.name, self.trained, found, self.pairs))
         facts: dict[str, Any] = {
-            "opset": OPSET,
-            "parity": {**dataclasses.asdict(agreement), **dataclasses.asdict(recall)},
+            "parity": {**dataclasses.asdict(agreement), **dataclasses.asdict(paired.recall)},
             "held_out_places": len(self.pairs.tiles),
         }
-        if made.quantised:
-            facts["quantisation"] = self._quantisation(made)
-        spec = dataclasses.replace(self.spec, precision=precision)
-        data = with_metadata(made.model, spec, facts)
+        if made.quantised is not None:
+            facts["quantisation"] = self._quantisation(made, made.quantised)
+        data = _with_facts(made, self.spec, self.macs, facts)
         _write(path, data)
         return Artefact(
             file=path.name,
-            precision=precision,
+            target=made.target,
+            precision=made.precision,
             size_bytes=len(data),
             sha256=sha256_bytes(data),
-            served=agreement,
-            literal=literal,
-            recall=recall,
-            recall_on_fp32_tiles=_recall(served, self.trained),
+            served=None if served is None else agreement,
+            literal=Agreement.between(self.trained, literal),
+            frames=Agreement.between(self.trained[-frames:], found[-frames:]) if frames else None,
+            recall=paired.recall,
+            recall_on_fp32_tiles=dataclasses.replace(paired, tiles=trained.tiles).recall,
+            top1_agreement=top1_agreement(trained, paired),
             latency=latency,
-            quantised=made.quantised,
+            images_per_s=None if batched is None else 1e3 * _THROUGHPUT_BATCH / batched.p50_ms,
+            quantised=count_quantised(made.model),
             kept_float=made.kept_float,
+            trial=None if made.quantised is None else made.quantised.trial,
         )
 
-    def _quantisation(self, made: Quantised) -> dict[str, Any]:
+    def _quantisation(self, made: _Made, quantised: Quantised) -> dict[str, Any]:
+        trial = quantised.trial
+        signed = made.target == "tensorrt"
         return {
-            "activations": "uint8 per tensor",
+            "target": made.target,
+            "activations": "int8 symmetric per tensor" if signed else "uint8 per tensor",
             "weights": "int8 per output channel",
-            "method": self.job.method,
-            "images": len(self.tiles.tiles),
+            "method": trial.method,
+            "equalised": trial.equalised,
+            "corrected": trial.corrected,
+            "images": len(self.tiles.calibration) * 2 + len(self.tiles.frames),
             "calibration_sha256": self.tiles.sha256,
             "kept_float": list(made.kept_float),
         }

@@ -1,7 +1,8 @@
-"""Tiles to calibrate on, and other places to judge by, cut from imagery the user names.
+"""Places to calibrate on, and others to judge by, cut from imagery the user names.
 
 A source is a georeferenced raster, a folder of them, `landscape:…`, or a folder of plain
-pictures. Calibration tiles and held-out places never share ground (regions.py).
+pictures. Places to calibrate on and held-out places never share ground (regions.py). A flight's
+own frames may come along.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ Images = npt.NDArray[np.uint8]
 _MIN_VALID_SHARE = 0.9
 _TRIES_PER_TILE = 10
 _ROUNDS = 5
+_MIN_CONTRAST = 2.0  # standard deviation of a tile, grey levels
 # Plain pictures have no scale: their tiles span between this share of the short side and all.
 _MIN_PICTURE_SHARE = 0.25
 _RASTER_SUFFIXES = frozenset({".tif", ".tiff"})
@@ -47,35 +49,58 @@ class TileSet:
 
     Attributes:
         source: what the user named.
-        tiles: (N, px, px, 3) uint8, for calibration.
-        places: (M, q, q, 3) uint8, held out; q = 1.5 px, the tile is the middle.
+        calibration: (N, q, q, 3) uint8, places to calibrate on; q = 1.5 px, the tile is the middle.
+        places: (M, q, q, 3) uint8, held out, of the same form.
         files: how many rasters or pictures they come from.
         georeferenced: whether scale and north are known.
+        frames: (F, px, px, 3) uint8, squares of a flight's frames to calibrate on.
+        held_out_frames: (G, px, px, 3) uint8, squares of its later frames.
     """
 
     source: str
-    tiles: Images
+    calibration: Images
     places: Images
     files: int
     georeferenced: bool
+    frames: Images
+    held_out_frames: Images
+
+    @property
+    def tiles(self) -> Images:
+        """The tiles of the calibration places, (N, px, px, 3)."""
+        return middle(self.calibration, self.frames.shape[1])
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of the calibration tiles' shape and pixels."""
-        digest = hashlib.sha256(repr(self.tiles.shape).encode())
-        digest.update(self.tiles.tobytes())
+        """SHA-256 of shape and pixels of the calibration places, then of the frames."""
+        digest = hashlib.sha256()
+        for images in (self.calibration, self.frames):
+            digest.update(repr(images.shape).encode())
+            digest.update(images.tobytes())
         return digest.hexdigest()
 
 
-def cut_tiles(source: str, spec: EncoderSpec, tiles: int, places: int, seed: int) -> TileSet:
-    """Cut calibration tiles and held-out places at the encoder's size and scales.
+def middle(places: Images, input_px: int) -> Images:
+    """Return the middle (N, px, px, 3) of places (N, q, q, 3): their tiles."""
+    start = (places.shape[1] - input_px) // 2
+    return np.ascontiguousarray(
+        places[:, start : start + input_px, start : start + input_px]
+    )
+
+
+def cut_tiles(
+    source: str, spec: EncoderSpec, tiles: int, places: int, seed: int, frames: str = ""
+) -> TileSet:
+    """Cut places for calibration and for judgement at the encoder's size and scales.
 
     Args:
         source: raster, folder of rasters or pictures, or `landscape[:…]`.
         spec: the encoder's input size and range of ground sample distance.
-        tiles: how many calibration tiles.
+        tiles: how many places to calibrate on.
         places: how many held-out places.
         seed: of the choice of places and scales.
+        frames: folder of a flight's frames; as many squares of the first 70 % of them are cut as
+            there are tiles, and as many of the rest as there are places; empty: none.
 
     Raises:
         InputError: nothing usable at the source, a file is damaged, the imagery is too coarse
@@ -85,22 +110,60 @@ def cut_tiles(source: str, spec: EncoderSpec, tiles: int, places: int, seed: int
     with contextlib.ExitStack() as stack:
         grounds, pictures = _open_source(source, stack)
         if grounds:
-            calibration, held_out = split_by_place(source, grounds, spec)
-            return TileSet(
-                source,
-                _cut(source, calibration, spec, tiles, 1.0, rng),
-                _cut(source, held_out, spec, places, PLACE_FACTOR, rng),
-                len(grounds),
-                georeferenced=True,
-            )
-    split = _picture_split(source, len(pictures))
+            regions = split_by_place(source, grounds, spec)
+            cut = [
+                _cut(source, part, spec, count, PLACE_FACTOR, rng)
+                for part, count in zip(regions, (tiles, places), strict=True)
+            ]
+    if not grounds:
+        split = _picture_split(f"--calib {source}", len(pictures))
+        cut = [
+            _crop(part, spec.input_px, count, PLACE_FACTOR, rng)
+            for part, count in ((pictures[:split], tiles), (pictures[split:], places))
+        ]
+    first, last = _cut_frames(frames, spec, tiles, places, rng)
     return TileSet(
         source,
-        _crop(pictures[:split], spec.input_px, tiles, 1.0, rng),
-        _crop(pictures[split:], spec.input_px, places, PLACE_FACTOR, rng),
-        len(pictures),
-        georeferenced=False,
+        cut[0],
+        cut[1],
+        len(grounds) or len(pictures),
+        georeferenced=bool(grounds),
+        frames=first,
+        held_out_frames=last,
     )
+
+
+def _cut_frames(
+    folder: str, spec: EncoderSpec, count: int, held_out: int, rng: np.random.Generator
+) -> tuple[Images, Images]:
+    """Cut squares of frames, at any heading, as the camera took them."""
+    none = np.zeros((0, spec.input_px, spec.input_px, 3), np.uint8)
+    if not folder:
+        return none, none
+    path = Path(folder)
+    if not path.is_dir():
+        raise InputError(f"--frames {folder}: no such folder; give a folder of a flight's frames")
+    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    split = _picture_split(f"--frames {folder}", len(files))
+    return (
+        _crop(files[:split], spec.input_px, count, 1.0, rng),
+        _crop(files[split:], spec.input_px, held_out, 1.0, rng),
+    )
+
+
+def check_texture(tiles: TileSet) -> None:
+    """Refuse imagery to calibrate on that shows nothing: night, a lens cap, an empty raster.
+
+    Raises:
+        InputError: most of the tiles are of one colour.
+    """
+    contrast = tiles.tiles.std(axis=(1, 2)).mean(axis=1)
+    flat = int((contrast < _MIN_CONTRAST).sum())
+    if 2 * flat > len(contrast):
+        raise InputError(
+            f"--calib {tiles.source}: {flat} of {len(contrast)} tiles are of one colour; use "
+            "imagery of the ground as the drone will see it"
+        )
 
 
 def _open_source(source: str, stack: contextlib.ExitStack) -> tuple[list[Ground], list[Path]]:
@@ -198,12 +261,12 @@ def _holds(outer: BBox, inner: BBox) -> bool:
     )
 
 
-def _picture_split(source: str, count: int) -> int:
+def _picture_split(option: str, count: int) -> int:
     """Return how many pictures, in order of name, calibrate; neighbours in a flight overlap."""
     if count < 2:
         raise InputError(
-            f"--calib {source}: one picture; at least 2 are needed, so that calibration and "
-            "judgement use different places"
+            f"{option}: {count or 'no'} picture{'' if count == 1 else 's'}; at least 2 are needed, so "
+            "that calibration and judgement use different places"
         )
     return min(count - 1, round(count * (1 - HELD_OUT_SHARE)))
 

@@ -1,4 +1,4 @@
-"""Command line of the exporter: `s4g-export`, `s4g-export bench`, `s4g-export doctor`."""
+"""Command line of the exporter: `s4g-export` and its subcommands."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ import click
 
 from ..core.console import CommandGroup, MainCommand, debug_option, run_command, say
 from ..core.errors import InputError
+from .cli_bench import bench
+from .cli_build import build, build_plans
+from .cli_doctor import doctor
 
-_METHODS = ("minmax", "percentile", "entropy")  # as in quantise.py, which is slow to import
+# As in ranges.py, which is slow to import.
+_METHODS = ("auto", "minmax", "percentile", "entropy", "mse")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 
 
@@ -29,6 +33,12 @@ def cli() -> None:
 )
 @click.option("--int8", is_flag=True, help="Quantise to INT8 as well; needs --calib.")
 @click.option(
+    "--tensorrt",
+    is_flag=True,
+    help="Make graphs for TensorRT as well (FP16, and INT8 with --int8), and build their plans "
+    "where this machine can.",
+)
+@click.option(
     "--calib",
     default="",
     metavar="DIR|SOURCE",
@@ -36,31 +46,50 @@ def cli() -> None:
     "pictures, or landscape[:seed=N,…]. Without --int8 the default is landscape.",
 )
 @click.option(
+    "--frames",
+    default="",
+    metavar="DIR",
+    help="A flight's frames, to calibrate on and judge by as well.",
+)
+@click.option(
     "--images",
-    default=300,
+    default=400,
     show_default=True,
     type=click.IntRange(min=1),
-    help="Calibration tiles; fewer than 300 rarely cover the ground.",
+    help="Calibration images: half tiles, half camera-like views; fewer than 300 rarely cover "
+    "the ground.",
 )
 @click.option(
     "--places",
-    default=400,
+    default=500,
     show_default=True,
     type=click.IntRange(min=10),
     help="Held-out places for cosine and recall.",
 )
 @click.option(
     "--method",
-    default="minmax",
+    default="auto",
     show_default=True,
     type=click.Choice(_METHODS),
-    help="How an activation's range is chosen.",
+    help="How an activation's range is chosen; auto tries all and keeps the best.",
 )
 @click.option(
     "--keep-float",
     default="",
     metavar="REGEX",
     help="Leave nodes whose name matches in float.",
+)
+@click.option(
+    "--depthwise",
+    default="float",
+    show_default=True,
+    type=click.Choice(("float", "int8")),
+    help="Depthwise convolutions of the TensorRT graph.",
+)
+@click.option(
+    "--sensitivity",
+    is_flag=True,
+    help="Tell which layers lose most, also where all bars hold.",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of tiles, places and views.")
 @click.option(
@@ -78,93 +107,59 @@ def cli() -> None:
     help="Lowest acceptable cosine to the checkpoint (1st percentile).",
 )
 @click.option(
+    "--max-recall-drop",
+    "--min-recall-drop",
+    "max_r1_drop",
+    default=0.005,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="Largest acceptable loss of R@1 on held-out places.",
+)
+@click.option(
     "--accept-loss", is_flag=True, help="Write the bundle even where cosine or R@1 miss their bar."
 )
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
 @_JSON
 @debug_option
-def export(as_json: bool, calib: str, int8: bool, **options: Any) -> None:
+def export(
+    as_json: bool,
+    calib: str,
+    int8: bool,
+    tensorrt: bool,
+    min_cosine: float,
+    max_r1_drop: float,
+    **options: Any,
+) -> None:
     """Write ONNX engines of CHECKPOINT, and a report of how far they depart from it.
 
-    Example: s4g-export run/best.safetensors --int8 --calib tiles/ --out bundle
+    Example: s4g-export run/encoder.safetensors --int8 --tensorrt --calib tiles/ --out bundle
 
-    The command fails, and writes nothing, where INT8 loses more than --min-cosine or 0.02 of R@1
-    on ground held out from calibration.
+    The command fails, and writes nothing, where an engine's cosine falls below --min-cosine or it
+    loses more than --max-recall-drop of R@1 on ground held out from calibration.
     """
     try:
         from .bundle import ExportJob, export_bundle
+        from .tune import Bars
     except ImportError as error:
         raise _missing_extra(error) from None
     from . import report
 
-    job = ExportJob(int8=int8, source=calib or ("" if int8 else "landscape"), **options)
+    source = calib or ("" if int8 else "landscape")
+    bars = Bars(min_cosine, max_r1_drop)
+    job = ExportJob(int8=int8, tensorrt=tensorrt, source=source, bars=bars, **options)
     made = export_bundle(job, say)
     click.echo(json.dumps(report.as_json(made)) if as_json else report.as_table(made))
+    if tensorrt:
+        build_plans(job.out)
 
 
 def _missing_extra(error: ImportError) -> InputError:
     return InputError(f"s4g-export needs {error.name}; install it with pip install 's4g[export]'")
 
 
-@cli.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.option(
-    "--threads",
-    default="1",
-    show_default=True,
-    metavar="N[,N…]",
-    help="Threads inside an operator; 0: ONNX Runtime's choice.",
-)
-@click.option(
-    "--batch", default="1", show_default=True, metavar="N[,N…]", help="Images in one call."
-)
-@click.option(
-    "--runs",
-    default=100,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="Timed calls for each engine.",
-)
-@_JSON
-@debug_option
-def bench(bundle: Path, threads: str, batch: str, runs: int, as_json: bool) -> None:
-    """Time the engines of BUNDLE side by side.
-
-    Example: s4g-export bench bundle --threads 1,2 --batch 1,8
-    """
-    from . import bench as timing
-
-    counts = _counts(threads, "--threads", least=0)
-    rows = timing.bench_bundle(bundle, counts, _counts(batch, "--batch", least=1), runs)
-    click.echo(json.dumps(timing.as_json(rows)) if as_json else timing.as_table(rows))
-
-
-def _counts(text: str, option: str, least: int) -> list[int]:
-    try:
-        values = [int(part) for part in text.split(",")]
-    except ValueError:
-        values = []
-    if not values or min(values) < least:
-        raise InputError(
-            f"{option} {text}: expected whole numbers of at least {least}, separated by commas"
-        )
-    return values
-
-
-@cli.command()
-@click.argument("encoder", required=False, type=click.Path(path_type=Path))
-@_JSON
-@debug_option
-def doctor(encoder: Path | None, as_json: bool) -> None:
-    """Show what this machine can run, by running ENCODER (default: the embedded one).
-
-    Example: s4g-export doctor bundle
-    """
-    from .doctor import check_usable, diagnose
-
-    found = diagnose(encoder)
-    click.echo(json.dumps(found.as_json()) if as_json else found.as_table())
-    check_usable(found)
+cli.add_command(bench)
+cli.add_command(build)
+cli.add_command(doctor)
 
 
 def main() -> None:

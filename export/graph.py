@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import nn
 
 from ..core.errors import S4GError
 from ..core.spec import SPEC_KEY, EncoderSpec
-from ..train.model import Encoder, normalise
+from ..train.model import Encoder
 
 # 20 is the first opset where GELU is one node, which quantisation then leaves whole; at 18 it is
 # five nodes with Q/DQ pairs between them, and slower. TensorRT 10 and newer read it.
@@ -27,13 +28,21 @@ EXPORT_KEY = "s4g_export"  # ONNX metadata entry that says how the file was made
 class _ExportGraph(nn.Module):
     """Images (B, H, W, 3) uint8 to embeddings (B, D) float32, as the engine contract wants."""
 
+    scale: torch.Tensor
+    shift: torch.Tensor
+
     def __init__(self, encoder: Encoder, spec: EncoderSpec) -> None:
         super().__init__()
         self.encoder = encoder
-        self.spec = spec
+        mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
+        self.register_buffer("scale", (1 / (255 * std)).reshape(3, 1, 1))
+        self.register_buffer("shift", (-mean / std).reshape(3, 1, 1))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        embeddings: torch.Tensor = self.encoder(normalise(images, self.spec.mean, self.spec.std))
+        # As train.model.normalise, but transposed while a pixel is one byte and with channels
+        # outermost, where one product and one sum run over whole planes: a sixth of the time.
+        planes = images.permute(0, 3, 1, 2).float()
+        embeddings: torch.Tensor = self.encoder(planes * self.scale + self.shift)
         return embeddings
 
 
@@ -49,6 +58,12 @@ def export_graph(encoder: Encoder, spec: EncoderSpec) -> bytes:
     """
     graph = _ExportGraph(simplify(encoder), spec).eval()
     sample = torch.zeros(2, spec.input_px, spec.input_px, 3, dtype=torch.uint8)
+    # Asked first, as the exporter prints the whole graph when it meets such an operation.
+    if missing := _unknown_operations(graph, sample):
+        raise S4GError(
+            f"backbone {spec.backbone}: layer {_layer_with(missing, graph, sample)} uses "
+            f"{', '.join(missing)}, which ONNX lacks; choose another backbone"
+        )
     buffer = io.BytesIO()
     try:
         with warnings.catch_warnings(), torch.no_grad():
@@ -70,6 +85,33 @@ def export_graph(encoder: Encoder, spec: EncoderSpec) -> bytes:
             f"backbone {spec.backbone}: cannot be written as ONNX ({reason}); choose another"
         ) from error
     return with_metadata(buffer.getvalue(), dataclasses.replace(spec, precision="fp32"), {})
+
+
+def _unknown_operations(module: nn.Module, *inputs: torch.Tensor) -> list[str]:
+    """Return the operations of a module that the exporter cannot translate."""
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        _, missing = torch.onnx.utils.unconvertible_ops(module, inputs, opset_version=OPSET)
+    return sorted({str(name).removeprefix("aten::") for name in missing})
+
+
+def _layer_with(missing: list[str], graph: nn.Module, sample: torch.Tensor) -> str:
+    """Return the name of the innermost layer that uses one of the operations."""
+    fed: dict[str, tuple[torch.Tensor, ...]] = {}
+
+    def remember(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
+        return lambda module, inputs: fed.update({name: inputs})
+
+    layers = {name: layer for name, layer in graph.named_modules() if name}
+    hooks = [layer.register_forward_pre_hook(remember(name)) for name, layer in layers.items()]
+    with torch.no_grad():
+        graph(sample)
+    for hook in hooks:
+        hook.remove()
+    for name in sorted(fed, key=lambda n: -n.count(".")):
+        if set(missing).intersection(_unknown_operations(layers[name], *fed[name])):
+            return name.removeprefix("encoder.")
+    return "encoder"
 
 
 def simplify(encoder: Encoder) -> Encoder:

@@ -14,10 +14,12 @@ from ..core.engine import Embeddings, Engine, Images
 from ..core.errors import S4GError
 from ..core.spec import EncoderSpec
 from ..train.model import Encoder, normalise
+from ..train.retrieval import TIE
+from .calibration import middle
 from .graph import INPUT_NAME
 
-# Largest difference of any coordinate between torch and the FP32 graph; float noise is 1e-6.
-MAX_FP32_DIFFERENCE = 1e-4
+# Largest difference of any coordinate between torch and the FP32 graph; float noise is 1e-7 to 5e-6.
+MAX_FP32_DIFFERENCE = 1e-5
 # Mean cosine between different places above which an encoder tells nothing apart.
 _COLLAPSED_COSINE = 0.999
 _BATCH = 32
@@ -34,17 +36,30 @@ _MAX_SIGMAS = 2.0
 
 @dataclass(frozen=True)
 class Agreement:
-    """Cosine between two encoders' embeddings of the same images."""
+    """How alike two encoders embed the same images.
+
+    Attributes:
+        mean: of the cosines.
+        p1: their 1st percentile.
+        min: the smallest.
+        max_difference: largest difference of any coordinate.
+    """
 
     mean: float
     p1: float
     min: float
+    max_difference: float
 
     @classmethod
     def between(cls, first: Embeddings, second: Embeddings) -> Agreement:
         """Compare (N, D) with (N, D), both L2-normalised."""
         cosine = np.einsum("nd,nd->n", first.astype(np.float64), second.astype(np.float64))
-        return cls(float(cosine.mean()), float(np.percentile(cosine, 1)), float(cosine.min()))
+        return cls(
+            float(cosine.mean()),
+            float(np.percentile(cosine, 1)),
+            float(cosine.min()),
+            float(np.abs(first - second).max()),
+        )
 
 
 @dataclass(frozen=True)
@@ -56,41 +71,75 @@ class Recall:
 
     @classmethod
     def of(cls, views: Embeddings, tiles: Embeddings) -> Recall:
-        """Match views (N, D) to tiles (N, D); view i shows tile i."""
+        """Match views (N, D) to tiles (N, D); view i shows tile i, and loses where scores tie."""
         scores = views @ tiles.T
-        better = (scores > np.diag(scores)[:, None]).sum(axis=1)
-        return cls(float((better < 1).mean()), float((better < 5).mean()))
+        # Not "at least as high", which NaN never is.
+        ahead = (~(scores < np.diag(scores)[:, None] - TIE)).sum(axis=1) - 1
+        return cls(float((ahead < 1).mean()), float((ahead < 5).mean()))
+
+
+def top1_agreement(first: Paired, second: Paired) -> float:
+    """Return the share of views for which both encoders rank the same tile first."""
+    same = (first.views @ first.tiles.T).argmax(axis=1) == (second.views @ second.tiles.T).argmax(
+        axis=1
+    )
+    return float(same.mean())
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """Held-out pairs: tiles (N, px, px, 3) uint8 and a camera's view of each."""
+class Pairs:
+    """Tiles (N, px, px, 3) uint8, a camera's view of each, and frames (F, px, px, 3) of a flight."""
 
     tiles: Images
     views: Images
+    frames: Images
 
     @property
     def images(self) -> Images:
-        """Tiles, then views: (2N, px, px, 3)."""
-        return np.concatenate([self.tiles, self.views])
+        """Tiles, then views, then frames: (2N + F, px, px, 3)."""
+        return np.concatenate([self.tiles, self.views, self.frames])
+
+    def paired(self, embeddings: Embeddings) -> Paired:
+        """Part the embeddings of `images` again."""
+        count = len(self.tiles)
+        return Paired(embeddings[:count], embeddings[count : 2 * count])
+
+    def first(self, count: int) -> Pairs:
+        """Return the first tiles with their views, and no frames."""
+        return Pairs(self.tiles[:count], self.views[:count], self.frames[:0])
 
 
-def held_out_pairs(places: Images, input_px: int, seed: int) -> HeldOut:
+@dataclass(frozen=True)
+class Paired:
+    """Embeddings (N, D) of tiles and of their views."""
+
+    tiles: Embeddings
+    views: Embeddings
+
+    @property
+    def recall(self) -> Recall:
+        """Views matched to tiles."""
+        return Recall.of(self.views, self.tiles)
+
+
+def make_pairs(places: Images, frames: Images, seed: int) -> Pairs:
     """Make a tile and a camera-like view of every place.
 
     The view has the errors that a frame has after it was turned north-up by telemetry: heading,
     residual tilt, height and position; and other light, blur and noise.
 
     Args:
-        places: (N, q, q, 3) uint8 with q > input_px; the tile is the middle.
-        input_px: side of tile and view.
+        places: (N, q, q, 3) uint8 with q > px; the tile is the middle.
+        frames: (F, px, px, 3) uint8, taken as they are.
         seed: of the errors.
     """
     rng = np.random.default_rng(seed)
-    start = (places.shape[1] - input_px) // 2
-    tiles = places[:, start : start + input_px, start : start + input_px]
-    views = np.stack([_camera_view(place, input_px, rng) for place in places])
-    return HeldOut(np.ascontiguousarray(tiles), views)
+    input_px = frames.shape[1]
+    views = [_camera_view(place, input_px, rng) for place in places]
+    shape = (0, input_px, input_px, 3)
+    return Pairs(
+        middle(places, input_px), np.stack(views) if views else np.zeros(shape, np.uint8), frames
+    )
 
 
 def _camera_view(place: Images, input_px: int, rng: np.random.Generator) -> Images:
@@ -144,14 +193,30 @@ def embed_engine(engine: Engine, images: Images) -> Embeddings:
     return np.concatenate([engine.embed(batch) for batch in _batches(images)])
 
 
-def embed_literal(model: bytes, images: Images) -> Embeddings:
-    """Embed images with every optimisation off: the arithmetic the file spells out."""
+def embed_graph(model: bytes, images: Images, literal: bool = False) -> Embeddings:
+    """Embed images with a graph that is no file yet; return (N, D) float32.
+
+    Args:
+        model: ONNX file.
+        images: (N, px, px, 3) uint8.
+        literal: with every optimisation off: the arithmetic the file spells out.
+
+    Raises:
+        S4GError: ONNX Runtime cannot run it.
+    """
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if literal:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
-    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    try:
+        session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime has its own kinds, one for each status
+        reason = " ".join(str(error).split())
+        raise S4GError(
+            f"the graph cannot be run by ONNX Runtime ({reason}); choose another backbone"
+        ) from error
     return np.concatenate([session.run(None, {INPUT_NAME: batch})[0] for batch in _batches(images)])
 
 

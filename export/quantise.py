@@ -1,4 +1,4 @@
-"""FP32 ONNX to static INT8 ONNX for the CPU, calibrated on tiles of real ground.
+"""Prepared FP32 graph to static INT8 graph for the CPU.
 
 ONNX Runtime's integer kernels for x86 take unsigned activations and signed weights (signed times
 signed is an order of magnitude slower) and fuse an operator only where its output is quantised as
@@ -12,91 +12,69 @@ import contextlib
 import io
 import logging
 import re
-import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+import onnx
 
-from ..core.errors import InputError
-from .graph import INPUT_NAME
-
-METHODS = ("minmax", "percentile", "entropy")
-PERCENTILE = 99.99  # share of each activation's histogram that stays unclipped
-# Operators with weights: what lies before the first or after the last one stays in float.
-_WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-# Activations of so many images are held in memory at once.
-_MAX_STRIDE = 16
-
-
-@dataclass(frozen=True)
-class Quantised:
-    """An INT8 model.
-
-    Attributes:
-        model: the ONNX file.
-        kept_float: names of the nodes that `keep_float` matched.
-        quantised: how many nodes of each operator type run in INT8.
-    """
-
-    model: bytes
-    kept_float: tuple[str, ...]
-    quantised: dict[str, int]
+from ..core.errors import InputError, S4GError
+from .onnx_graph import WEIGHTED, OnnxGraph
 
 
 def quantise_cpu(
-    model: bytes, tiles: npt.NDArray[np.uint8], method: str = "minmax", keep_float: str = ""
-) -> Quantised:
-    """Quantise an FP32 encoder for the CPU.
+    prepared: bytes,
+    ranges: Mapping[str, tuple[float, float]],
+    keep_float: Collection[str] = (),
+    only: Collection[str] = (),
+) -> bytes:
+    """Quantise a prepared FP32 encoder for the CPU.
 
     Args:
-        model: FP32 ONNX file of `graph.export_graph`.
-        tiles: (N, H, W, 3) uint8, what activations are measured on.
-        method: how an activation's range is chosen: one of `METHODS`.
-        keep_float: regular expression; nodes whose name it matches stay in float.
+        prepared: of `prepare.prepare`.
+        ranges: (low, high) of every activation, of `ranges.choose_ranges`.
+        keep_float: names of nodes that stay in float.
+        only: names of the nodes to quantise; empty: all that can be.
 
     Raises:
-        InputError: the expression is not valid or matches no node.
+        S4GError: a layer cannot be quantised; the message names it.
     """
-    from onnxruntime import quantization as ort_quantization
+    from onnxruntime.quantization import CalibrationMethod, QuantType
+    from onnxruntime.quantization.calibrate import TensorsData
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
-    pattern = _compiled(keep_float)
-    with tempfile.TemporaryDirectory(prefix="s4g-quantise-") as folder:
-        prepared, output = Path(folder, "prepared.onnx"), Path(folder, "int8.onnx")
-        graph = _prepare(model, prepared)
-        kept = _matching(graph, pattern) if pattern else ()
-        excluded = [*kept, *_unweighted_ends(graph)]
-        calibration = {
-            "minmax": ort_quantization.CalibrationMethod.MinMax,
-            "percentile": ort_quantization.CalibrationMethod.Percentile,
-            "entropy": ort_quantization.CalibrationMethod.Entropy,
-        }[method]
-        with _quiet():
-            ort_quantization.quantize_static(
-                prepared,
-                output,
-                _TileReader(tiles),
-                quant_format=ort_quantization.QuantFormat.QDQ,
-                activation_type=ort_quantization.QuantType.QUInt8,
-                weight_type=ort_quantization.QuantType.QInt8,
-                per_channel=True,
-                calibrate_method=calibration,
-                nodes_to_exclude=excluded,
-                extra_options={
-                    "CalibPercentile": PERCENTILE,
-                    "CalibStridedMinMax": _stride(len(tiles)),
-                },
-            )
-        quantised = _with_float_output(output.read_bytes())
-    return Quantised(quantised, kept, _count_quantised(quantised))
+    graph = OnnxGraph(prepared)
+    limits = {
+        name: (np.array(low, np.float32), np.array(high, np.float32))
+        for name, (low, high) in ranges.items()
+    }
+    with quiet():
+        quantiser: Any = QDQQuantizer(
+            graph.model,
+            True,  # weights have a scale for each output channel
+            False,
+            QuantType.QInt8,
+            QuantType.QUInt8,
+            TensorsData(CalibrationMethod.MinMax, limits),
+            list(only),
+            [*keep_float, *unweighted_ends(graph)],
+            sorted({*QLinearOpsRegistry, *QDQRegistry}),
+            {},
+        )
+        try:
+            quantiser.quantize_model()
+        except Exception as error:  # ONNX Runtime raises ValueError, RuntimeError, KeyError, …
+            reason = " ".join(str(error).split())
+            raise S4GError(
+                f"cannot be quantised ({reason}); keep the layer it names in float (--keep-float)"
+            ) from error
+    return _with_float_output(quantiser.model.model)
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the calibrator's prints off stdout, and its remarks on LayerNorm out of the log."""
+def quiet() -> Iterator[None]:
+    """Keep ONNX Runtime's prints off stdout, and its remarks out of the log."""
     logging.disable(logging.WARNING)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -105,65 +83,32 @@ def _quiet() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-class _TileReader:
-    """Feeds tiles to ONNX Runtime's calibrator, one at a time."""
+def matching_nodes(prepared: bytes, expression: str) -> tuple[str, ...]:
+    """Return the names of the nodes that a regular expression finds; none where it is empty.
 
-    def __init__(self, tiles: npt.NDArray[np.uint8]) -> None:
-        self._tiles = tiles
-        self.set_range(0, len(tiles))
-
-    def __len__(self) -> int:
-        return len(self._tiles)
-
-    def set_range(self, start_index: int, end_index: int) -> None:
-        self._range: Iterator[int] = iter(range(start_index, end_index))
-
-    def get_next(self) -> dict[str, npt.NDArray[np.uint8]] | None:
-        index = next(self._range, None)
-        return None if index is None else {INPUT_NAME: self._tiles[index : index + 1]}
-
-
-def _stride(count: int) -> int:
-    # The calibrator wants a divisor; it collects that many images before it merges their ranges.
-    return max(d for d in range(1, _MAX_STRIDE + 1) if count % d == 0)
-
-
-def _prepare(model: bytes, output: Path) -> Any:
-    """Fold constants and batch norm, infer shapes, name every node; return the graph."""
-    import onnx
-    from onnxruntime.quantization import quant_pre_process
-
-    source = output.with_name("fp32.onnx")
-    source.write_bytes(model)
-    quant_pre_process(str(source), str(output), skip_symbolic_shape=True)
-    proto = onnx.load(str(output))
-    for index, node in enumerate(proto.graph.node):
-        node.name = node.name or f"{node.op_type}_{index}"
-    onnx.save(proto, str(output))
-    return proto.graph
-
-
-def _compiled(expression: str) -> re.Pattern[str] | None:
+    Raises:
+        InputError: it is not valid, matches no node, or matches every layer.
+    """
+    if not expression:
+        return ()
     try:
-        return re.compile(expression) if expression else None
+        pattern = re.compile(expression)
     except re.error as error:
         raise InputError(f"--keep-float {expression}: not a regular expression ({error})") from None
-
-
-def _matching(graph: Any, pattern: re.Pattern[str]) -> tuple[str, ...]:
-    names = tuple(node.name for node in graph.node if pattern.search(node.name))
+    graph = OnnxGraph(prepared)
+    names = tuple(node.name for node in graph if pattern.search(node.name))
+    weighted = [node.name for node in graph.weighted()]
     if not names:
-        weighted = [node.name for node in graph.node if node.op_type in _WEIGHTED]
         raise InputError(
-            f"--keep-float {pattern.pattern}: matches no node; the first and last weighted nodes "
+            f"--keep-float {expression}: matches no node; the first and last weighted nodes "
             f"are {weighted[0]} and {weighted[-1]}"
         )
-    if not any(node.op_type in _WEIGHTED and node.name not in names for node in graph.node):
-        raise InputError(f"--keep-float {pattern.pattern}: matches every layer; leave out --int8")
+    if not set(weighted) - set(names):
+        raise InputError(f"--keep-float {expression}: matches every layer; leave out --int8")
     return names
 
 
-def _unweighted_ends(graph: Any) -> list[str]:
+def unweighted_ends(graph: OnnxGraph) -> list[str]:
     """Return the nodes with no weighted operator before them, or none after them.
 
     These are the normalisation of pixels and the final L2 norm: quantised, the first would lose
@@ -171,32 +116,29 @@ def _unweighted_ends(graph: Any) -> list[str]:
     """
     weighted_inputs: set[str] = set()
     before = []
-    for node in graph.node:  # in topological order, as ONNX requires
-        if node.op_type in _WEIGHTED or weighted_inputs.intersection(node.input):
+    for node in graph:
+        if node.op_type in WEIGHTED or weighted_inputs.intersection(node.input):
             weighted_inputs.update(node.output)
         else:
             before.append(node.name)
     needed: set[str] = set()
     after = []
-    for node in reversed(graph.node):
-        if node.op_type in _WEIGHTED or needed.intersection(node.output):
+    for node in reversed(list(graph)):
+        if node.op_type in WEIGHTED or needed.intersection(node.output):
             needed.update(node.input)
         else:
             after.append(node.name)
     return [*before, *after]
 
 
-def _with_float_output(model: bytes) -> bytes:
+def _with_float_output(model: onnx.ModelProto) -> bytes:
     """Remove the Q/DQ pair after the last weighted operator: integers in, float embedding out.
 
     ONNX Runtime's integer kernels can return float, so the embedding need not be rounded to 256
     steps before it is normalised.
     """
-    import onnx
-
-    proto = onnx.load_from_string(model)
-    nodes = proto.graph.node
-    last = next(node for node in reversed(nodes) if node.op_type in _WEIGHTED)
+    nodes = model.graph.node
+    last = next(node for node in reversed(nodes) if node.op_type in WEIGHTED)
     quantise = [n for n in nodes if n.op_type == "QuantizeLinear" and n.input[0] == last.output[0]]
     rounded = {name for node in quantise for name in node.output}
     dequantise = [n for n in nodes if n.op_type == "DequantizeLinear" and n.input[0] in rounded]
@@ -206,24 +148,18 @@ def _with_float_output(model: bytes) -> bytes:
             node.input[index] = renamed.get(name, name)
     for node in [*quantise, *dequantise]:
         nodes.remove(node)
-    used = {name for node in nodes for name in node.input}
-    for constant in [c for c in proto.graph.initializer if c.name not in used]:
-        proto.graph.initializer.remove(constant)
-    result: bytes = proto.SerializeToString(deterministic=True)
-    return result
+    graph = OnnxGraph(model)
+    graph.drop_unused_constants()
+    return graph.to_bytes()
 
 
-def _count_quantised(model: bytes) -> dict[str, int]:
+def count_quantised(model: bytes) -> dict[str, int]:
     """Count, per operator type, the nodes fed by integers (weighted ones: data and weights)."""
-    import onnx
-
-    graph = onnx.load_from_string(model).graph
-    dequantised = {
-        name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output
-    }
+    graph = OnnxGraph(model)
+    dequantised = {n.output[0] for n in graph if n.op_type == "DequantizeLinear"}
     counts: dict[str, int] = {}
-    for node in graph.node:
-        fed_by = node.input[: 2 if node.op_type in _WEIGHTED else 1]
+    for node in graph:
+        fed_by = node.input[: 2 if node.op_type in WEIGHTED else 1]
         if node.op_type != "QuantizeLinear" and fed_by and dequantised.issuperset(fed_by):
             counts[node.op_type] = counts.get(node.op_type, 0) + 1
     return dict(sorted(counts.items()))

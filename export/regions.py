@@ -77,7 +77,7 @@ def split_by_place(
     whole: list[list[Ground]] = []
     for piece in _pieces(grounds):
         first, last = _cut_box(_union(piece))
-        inner, outer = (_usable(piece, first, spec, 1.0), _usable(piece, last, spec, PLACE_FACTOR))
+        inner, outer = (_usable(piece, first, spec, PLACE_FACTOR), _usable(piece, last, spec, PLACE_FACTOR))
         if inner and outer:
             calibration += inner
             held_out += outer
@@ -86,7 +86,7 @@ def split_by_place(
     if calibration:
         # Pieces too small to be cut serve calibration alone.
         for piece in whole:
-            calibration += _usable(piece, _union(piece), spec, 1.0)
+            calibration += _usable(piece, _union(piece), spec, PLACE_FACTOR)
         return calibration, held_out
     every = max(2, round(1 / HELD_OUT_SHARE))
     usable = [p for p in whole if _usable(p, _union(p), spec, PLACE_FACTOR)]
@@ -94,7 +94,7 @@ def split_by_place(
         if number % every == 1:
             held_out += _usable(piece, _union(piece), spec, PLACE_FACTOR)
         else:
-            calibration += _usable(piece, _union(piece), spec, 1.0)
+            calibration += _usable(piece, _union(piece), spec, PLACE_FACTOR)
     if not held_out:
         raise _unusable(source, grounds, spec)
     return calibration, held_out

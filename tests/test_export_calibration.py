@@ -209,7 +209,7 @@ def test_a_corrupt_raster_is_refused_by_name(tmp_path: Path) -> None:
 def test_a_single_picture_is_refused(tmp_path: Path) -> None:
     write_pictures(tmp_path, 1)
     assert refusal(tmp_path) == (
-        f"--calib {tmp_path}: one picture; at least 2 are needed, so that calibration and "
+        f"--calib {tmp_path}: 1 picture; at least 2 are needed, so that calibration and "
         "judgement use different places"
     )
 
@@ -218,7 +218,7 @@ def test_pictures_smaller_than_the_input_are_refused(tmp_path: Path) -> None:
     write_pictures(tmp_path, 3, size_px=16)
     assert refusal(tmp_path) == (
         f"{tmp_path / '000.png'}: 16x16 px, too small for an encoder of 32 px; "
-        "use pictures of at least 32 px"
+        "use pictures of at least 48 px"
     )
 
 

@@ -19,7 +19,6 @@ import numpy.typing as npt
 from .errors import InputError
 
 Matrix = npt.NDArray[np.float64]
-Image = npt.NDArray[np.uint8]
 
 # Beyond this tilt off nadir the ground in view is a thin far strip, and flat ground a bad model.
 MAX_TILT_DEG = 60.0
@@ -30,7 +29,7 @@ _COVERAGE_CELLS = 32
 # Tangent off the optical axis of the corner of the widest frame, 170 degrees, with some room.
 _MAX_SLOPE = 20.0
 # Where pixels go that no part of the frame shows; far from any frame, within OpenCV's range.
-_OUTSIDE_PX = -1e5
+OUTSIDE_PX = -1e5
 
 # Axes of a camera that looks straight down, in body forward-right-down: image right is right,
 # image down is backward, the optical axis is down.
@@ -189,30 +188,31 @@ def pixel_from_ground(camera: Camera, attitude: Attitude) -> Matrix:
 
 def apply_homography(homography: Matrix, points: npt.ArrayLike) -> Matrix:
     """Map points (N, 2) through a 3x3 homography."""
-    mapped = _homogeneous(homography, points)
+    mapped = homogeneous(homography, points)
     return np.asarray(mapped[:, :2] / mapped[:, 2:], np.float64)
 
 
-def _homogeneous(homography: Matrix, points: npt.ArrayLike) -> Matrix:
+def homogeneous(homography: Matrix, points: npt.ArrayLike) -> Matrix:
+    """Map points (N, 2) through a 3x3 homography; return (N, 3), the third not yet divided by."""
     points = np.asarray(points, np.float64)
     mapped: Matrix = np.column_stack([points, np.ones(len(points))]) @ homography.T
     return mapped
 
 
-def _frame_points(
+def frame_points(
     camera: Camera, frame_from_square: Matrix, points: npt.ArrayLike
 ) -> npt.NDArray[np.float32]:
-    """Return where points of a ground square lie in the real frame; outside where it cannot see.
+    """Return where points (N, 2) lie in the real frame; outside where it cannot see.
 
     The third homogeneous coordinate is the depth along the optical axis: ground behind the
     camera, as a tilted camera has it, would show up mirrored.
     """
-    mapped = _homogeneous(frame_from_square, points)
+    mapped = homogeneous(frame_from_square, points)
     behind = mapped[:, 2] <= 0
-    mapped[behind] = (_OUTSIDE_PX, _OUTSIDE_PX, 1)
+    mapped[behind] = (OUTSIDE_PX, OUTSIDE_PX, 1)
     pixels = (mapped[:, :2] / mapped[:, 2:]).astype(np.float32)
     pixels = distort(camera, pixels)
-    pixels[behind] = _OUTSIDE_PX
+    pixels[behind] = OUTSIDE_PX
     return pixels
 
 
@@ -236,13 +236,14 @@ def distort(camera: Camera, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.f
     rays[:, 1] = (pixels[:, 1] - camera.cy_px) / camera.fy_px
     zero = np.zeros(3)
     mapped, _ = cv2.projectPoints(rays, zero, zero, camera.matrix, np.array(camera.distortion))
-    result = np.asarray(mapped.reshape(-1, 2), np.float32)
-    result[np.hypot(rays[:, 0], rays[:, 1]) > _reach(camera.distortion)] = _OUTSIDE_PX
+    with np.errstate(over="ignore"):  # only beyond the reach, which is overwritten next
+        result = np.asarray(mapped.reshape(-1, 2), np.float32)
+    result[np.hypot(rays[:, 0], rays[:, 1]) > reach(camera.distortion)] = OUTSIDE_PX
     return result
 
 
 @functools.lru_cache(maxsize=16)
-def _reach(distortion: tuple[float, ...]) -> float:
+def reach(distortion: tuple[float, ...]) -> float:
     """Return the slope (tangent off the axis) up to which the radial polynomial increases."""
     k1, k2, _, _, k3, k4, k5, k6 = (*distortion, *(0.0,) * 8)[:8]
     slope = np.linspace(0, _MAX_SLOPE, 2001)
@@ -254,7 +255,8 @@ def _reach(distortion: tuple[float, ...]) -> float:
     return float(slope[falling[0]]) if falling.size else _MAX_SLOPE
 
 
-def _grid(size_px: int) -> npt.NDArray[np.float32]:
+def pixel_grid(size_px: int) -> npt.NDArray[np.float32]:
+    """Return the pixels (S * S, 2) of a square image, column then row, row by row."""
     axis = np.arange(size_px, dtype=np.float32)
     return np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
 
@@ -266,83 +268,6 @@ def ground_from_patch(east_m: float, north_m: float, footprint_m: float, size_px
     return np.array(
         [[gsd, 0, east_m - half + gsd / 2], [0, -gsd, north_m + half - gsd / 2], [0, 0, 1]]
     )
-
-
-def north_up_patch(
-    frame: Image,
-    camera: Camera,
-    attitude: Attitude,
-    center_m: tuple[float, float],
-    footprint_m: float,
-    size_px: int,
-) -> tuple[Image, float]:
-    """Resample a frame to a square, north-up patch of flat ground.
-
-    The frame is first shrunk by a whole factor with area averaging, so that one bilinear warp
-    does not alias; undistortion, tilt, heading and scale are that single warp.
-
-    Args:
-        frame: (H, W, 3) uint8 of the camera's size.
-        camera: intrinsics of the frame.
-        attitude: attitude and height.
-        center_m: east, north metres of the patch's centre from the camera's foot.
-        footprint_m: side of the patch on the ground, metres.
-        size_px: side of the patch, pixels.
-
-    Returns:
-        The patch (size_px, size_px, 3) uint8, black outside the frame, and the share of it that
-        the frame covers, 0 to 1.
-
-    Raises:
-        InputError: the frame's size is not the camera's, or as `ground_from_pixel`.
-    """
-    if frame.shape[:2] != (camera.height_px, camera.width_px):
-        raise InputError(
-            f"frame of {frame.shape[1]}x{frame.shape[0]} px, camera of "
-            f"{camera.width_px}x{camera.height_px} px; use Camera.resized"
-        )
-    frame_from_patch = pixel_from_ground(camera, attitude) @ ground_from_patch(
-        *center_m, footprint_m, size_px
-    )
-    factor = min(_shrink_factor(frame_from_patch, size_px), *frame.shape[:2])
-    if factor > 1:
-        height, width = frame.shape[0] // factor, frame.shape[1] // factor
-        frame = frame[: height * factor, : width * factor]
-        frame = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8)
-    shrink = np.array(
-        [[1 / factor, 0, 0.5 / factor - 0.5], [0, 1 / factor, 0.5 / factor - 0.5], [0, 0, 1]]
-    )
-    coverage = patch_coverage(camera, attitude, center_m, footprint_m)
-    if camera.distortion or _reaches_behind(frame_from_patch, size_px):
-        points = (_frame_points(camera, frame_from_patch, _grid(size_px)) + 0.5) / factor - 0.5
-        points = np.clip(points, _OUTSIDE_PX, -_OUTSIDE_PX)
-        columns, rows = np.ascontiguousarray(points.T).reshape(2, size_px, size_px)
-        patch = cv2.remap(frame, columns, rows, cv2.INTER_LINEAR)
-    else:
-        patch = cv2.warpPerspective(
-            frame,
-            shrink @ frame_from_patch,
-            (size_px, size_px),
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        )
-    return np.asarray(patch, np.uint8), coverage
-
-
-def _shrink_factor(frame_from_patch: Matrix, size_px: int) -> int:
-    """Return the whole number of frame pixels per patch pixel at the patch's centre."""
-    middle = size_px / 2
-    ends = apply_homography(
-        frame_from_patch, [[middle, middle], [middle + 1, middle], [middle, middle + 1]]
-    )
-    step = np.linalg.norm(ends[1:] - ends[0], axis=1).min()
-    return max(1, int(step)) if np.isfinite(step) else 1
-
-
-def _reaches_behind(frame_from_patch: Matrix, size_px: int) -> bool:
-    """Return whether a corner of the patch, and so part of it, lies behind the camera."""
-    end = size_px - 1
-    corners = _homogeneous(frame_from_patch, [[0, 0], [end, 0], [0, end], [end, end]])
-    return bool((corners[:, 2] <= 0).any())
 
 
 def patch_coverage(
@@ -377,9 +302,9 @@ def patch_coverages(
         InputError: as `ground_from_pixel`.
     """
     squares = np.asarray(squares_m, np.float64).reshape(-1, 1, 3)
-    places = (_grid(cells) + 0.5) / cells - 0.5
+    places = (pixel_grid(cells) + 0.5) / cells - 0.5
     ground = squares[..., :2] + squares[..., 2:] * places * [1.0, -1.0]
-    points = _frame_points(camera, pixel_from_ground(camera, attitude), ground.reshape(-1, 2))
+    points = frame_points(camera, pixel_from_ground(camera, attitude), ground.reshape(-1, 2))
     inside = (
         (points[:, 0] >= 0)
         & (points[:, 0] <= camera.width_px - 1)

@@ -1,32 +1,66 @@
-"""Engines: a trained encoder that turns images into embeddings, behind one interface."""
+"""Engines: a trained encoder that turns images into embeddings, whatever runs it.
+
+`load_engine` picks the back end and the file of a bundle that suits it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from .console import say
+from .devices import (
+    BUNDLE_CPU_INT8,
+    BUNDLE_FP16,
+    BUNDLE_FP16_PLAN,
+    BUNDLE_FP32,
+    BUNDLE_TRT_INT8,
+    BUNDLE_TRT_INT8_PLAN,
+    DEVICES,
+    PLAN_SUFFIX,
+    device_file,
+    why_absent,
+)
 from .errors import InputError, S4GError
-from .spec import SPEC_KEY, EncoderSpec
+from .spec import EncoderSpec
+
+if TYPE_CHECKING:
+    from .warp import FrameWarp
+
+# Names of files and devices live in `devices`, which commands can load without numpy.
+__all__ = [
+    "BUNDLE_CPU_INT8",
+    "BUNDLE_FP16",
+    "BUNDLE_FP16_PLAN",
+    "BUNDLE_FP32",
+    "BUNDLE_TRT_INT8",
+    "BUNDLE_TRT_INT8_PLAN",
+    "DEVICES",
+    "Embeddings",
+    "Engine",
+    "FrameEngine",
+    "Images",
+    "check_images",
+    "describe",
+    "embedded_encoder_path",
+    "load_engine",
+]
 
 Embeddings = npt.NDArray[np.float32]
 Images = npt.NDArray[np.uint8]
 
-# File names inside an export bundle, best first for a CPU.
-BUNDLE_CPU_INT8 = "encoder.cpu.int8.onnx"
-BUNDLE_FP32 = "encoder.fp32.onnx"
-DEVICES = ("auto", "cpu", "cuda")
-
 
 class Engine(Protocol):
-    """An encoder ready to run."""
+    """An encoder ready to run. Engines are safe to use from several threads at once."""
 
     spec: EncoderSpec
     name: str  # the file it came from
+    backend: str  # the library and device that run it, for example "onnxruntime cpu"
 
     def embed(self, images: Images) -> Embeddings:
         """Embed a batch of images.
@@ -39,75 +73,69 @@ class Engine(Protocol):
 
         Raises:
             InputError: shape or dtype is wrong.
+            S4GError: inference fails, or the engine is closed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release everything the engine holds; a second call does nothing."""
+        ...
+
+
+@runtime_checkable
+class FrameEngine(Engine, Protocol):
+    """An engine that also warps: the raw frame goes to the device once, not once per patch."""
+
+    def embed_frame(
+        self, frame: Images, warps: Sequence[FrameWarp], patches: Images | None = None
+    ) -> Embeddings:
+        """Cut patches out of a frame on the device and embed them.
+
+        Args:
+            frame: (H, W, 3) uint8 RGB.
+            warps: how each of the P patches lies in the frame.
+            patches: (>= P, S, S, 3) uint8, filled with the patches in its first P places.
+
+        Returns:
+            (P, D) float32, L2-normalised.
+
+        Raises:
+            InputError: a shape or dtype is wrong.
+            S4GError: the device fails, or the engine is closed.
         """
         ...
 
 
-class OnnxEngine:
-    """An ONNX file run by ONNX Runtime; normalisation and L2 norm live in the graph."""
+def load_engine(path: Path | None = None, device: str = "auto", threads: int = 0) -> Engine:
+    """Load an encoder.
 
-    def __init__(self, path: Path, device: str = "auto", threads: int = 0) -> None:
-        """Load the file; see `load_engine`."""
-        import onnxruntime as ort
+    `auto` takes the first of these that works: a plan of the bundle on TensorRT, CUDA through ONNX
+    Runtime, the CPU. What is there but does not work is named on stderr. Any other device is taken
+    at its word: it runs there or the call fails.
 
-        self.name = str(path)
-        options = ort.SessionOptions()
-        options.log_severity_level = 3  # errors only: warnings go to stderr, which is the user's
-        options.intra_op_num_threads = threads
-        providers = _providers(device, ort)
-        try:
-            self._session = ort.InferenceSession(path.read_bytes(), options, providers=providers)
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-        except Exception as error:
-            raise InputError(
-                f"{path}: ONNX Runtime cannot load it ({_first_line(error)}); export it again"
-            ) from None
-        metadata = self._session.get_modelmeta().custom_metadata_map
-        if SPEC_KEY not in metadata:
-            raise InputError(
-                f"{path}: an ONNX file without an encoder spec; make it with s4g-export"
-            )
-        self.spec = EncoderSpec.from_json(metadata[SPEC_KEY], self.name)
-        self._input = self._check_signature()
+    Args:
+        path: an ONNX file or plan of `s4g-export`, its bundle folder, or None for the embedded
+            encoder.
+        device: one of `DEVICES`.
+        threads: threads inside one operator on a CPU; 0 leaves the choice to the library.
 
-    def _check_signature(self) -> str:
-        """Return the input's name; refuse a graph that does not do what its spec says."""
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        side, dim = self.spec.input_px, self.spec.embedding_dim
-        fits = (
-            len(inputs) == len(outputs) == 1
-            and inputs[0].type == "tensor(uint8)"
-            and _may_be(inputs[0].shape, (None, side, side, 3))
-            and outputs[0].type == "tensor(float)"
-            and _may_be(outputs[0].shape, (None, dim))
-        )
-        if not fits:
-            seen = ", ".join(f"{v.name} {v.type} {v.shape}" for v in (*inputs, *outputs))
-            raise InputError(
-                f"{self.name}: its graph ({seen}) is not the encoder of its spec "
-                f"(uint8 (B, {side}, {side}, 3) to float (B, {dim})); export it again"
-            )
-        name: str = inputs[0].name
-        return name
-
-    def embed(self, images: Images) -> Embeddings:
-        """Embed images (B, H, W, 3) uint8 RGB; return (B, D) float32, L2-normalised."""
-        check_images(images, self.spec)
-        try:
-            (embeddings,) = self._session.run(None, {self._input: images})
-        except Exception as error:
-            raise S4GError(f"{self.name}: inference failed ({_first_line(error)})") from error
-        result: Embeddings = embeddings
-        return result
-
-
-def _may_be(shape: Sequence[object], wanted: tuple[int | None, ...]) -> bool:
-    """Return whether a shape of ONNX, in which names stand for sizes left open, fits."""
-    return len(shape) == len(wanted) and all(
-        not isinstance(seen, int) or expected in (None, seen)
-        for seen, expected in zip(shape, wanted, strict=True)
-    )
+    Raises:
+        InputError: the path holds no engine for the device, or the device is unknown, not there or
+            does not work.
+        S4GError: this installation carries no encoder.
+    """
+    if device not in DEVICES:
+        raise InputError(f"device {device}: expected one of {', '.join(DEVICES)}")
+    path = embedded_encoder_path() if path is None else path
+    if not path.exists():
+        raise InputError(f"{path}: no such encoder; give an ONNX file or a bundle of s4g-export")
+    if device != "auto":
+        return _open(device_file(path, device), device, threads)
+    if path.is_dir():
+        return _first_of_bundle(path, threads)
+    if path.suffix == PLAN_SUFFIX:
+        return _open(path, "tensorrt", threads)
+    return _best_of_file(path, threads)
 
 
 def check_images(images: Images, spec: EncoderSpec) -> None:
@@ -124,21 +152,9 @@ def check_images(images: Images, spec: EncoderSpec) -> None:
         )
 
 
-def load_engine(path: Path | None = None, device: str = "auto", threads: int = 0) -> Engine:
-    """Load an encoder.
-
-    Args:
-        path: an ONNX file of `s4g-export`, its bundle folder, or None for the embedded encoder.
-        device: `auto`, `cpu` or `cuda`; `auto` takes the fastest that ONNX Runtime offers.
-        threads: threads inside one operator; 0 leaves the choice to ONNX Runtime.
-
-    Raises:
-        InputError: the path holds no engine, or the device is unknown or not available.
-    """
-    if device not in DEVICES:
-        raise InputError(f"device {device}: expected one of {', '.join(DEVICES)}")
-    path = embedded_encoder_path() if path is None else _engine_file(path)
-    return OnnxEngine(path, device, threads)
+def describe(engine: Engine) -> str:
+    """Return which file runs on which back end, for people."""
+    return f"{Path(engine.name).name} on {engine.backend}"
 
 
 def embedded_encoder_path() -> Path:
@@ -153,30 +169,52 @@ def embedded_encoder_path() -> Path:
     return path
 
 
-def _engine_file(path: Path) -> Path:
-    if path.is_file():
-        return path
-    if not path.exists():
-        raise InputError(f"{path}: no such encoder; give an ONNX file or a bundle of s4g-export")
-    for name in (BUNDLE_CPU_INT8, BUNDLE_FP32):
-        if (path / name).is_file():
-            return path / name
-    raise InputError(f"{path}: holds neither {BUNDLE_CPU_INT8} nor {BUNDLE_FP32}; export again")
+def _first_of_bundle(bundle: Path, threads: int) -> Engine:
+    for device in ("tensorrt", "cuda"):
+        try:
+            file = device_file(bundle, device)
+        except InputError:
+            continue  # nothing for this device was exported or built: nothing to report
+        if device == "cuda" and why_absent(device):
+            continue  # the bundle asks for no GPU, other than by a plan
+        engine = _try(file, device, threads)
+        if engine is not None:
+            return engine
+    return _open(device_file(bundle, "cpu"), "cpu", threads)
 
 
-def _providers(device: str, ort: Any) -> list[str]:
-    available = ort.get_available_providers()
-    if device == "cuda" and "CUDAExecutionProvider" not in available:
-        raise InputError(
-            "device cuda: this ONNX Runtime has no CUDA provider; install onnxruntime-gpu"
-        )
-    wanted = (
-        ["CPUExecutionProvider"]
-        if device == "cpu"
-        else ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    )
-    return [name for name in wanted if name in available]
+def _best_of_file(path: Path, threads: int) -> Engine:
+    engine = _open(path, "cpu", threads)
+    # On a GPU a graph quantised for CPUs is float with rounding in between: slower than either.
+    if engine.spec.precision == "int8" or why_absent("cuda"):
+        return engine
+    faster = _try(path, "cuda", threads)
+    if faster is None:
+        return engine
+    engine.close()
+    return faster
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _try(file: Path, device: str, threads: int) -> Engine | None:
+    try:
+        return _open(file, device, threads)
+    except S4GError as error:
+        say(f"note: {file.name} is not used: {error}")
+        return None
+
+
+def _open(file: Path, device: str, threads: int) -> Engine:
+    reason = why_absent(device)
+    if reason:
+        raise InputError(f"device {device}: {reason}")
+    if device == "tensorrt":
+        from .engine_tensorrt import TensorRtEngine
+
+        return TensorRtEngine(file)
+    if device == "openvino":
+        from .engine_openvino import OpenVinoEngine
+
+        return OpenVinoEngine(file, threads)
+    from .engine_onnx import OnnxEngine
+
+    return OnnxEngine(file, device, threads)

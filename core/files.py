@@ -31,6 +31,17 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def cache_folder(name: str) -> Path:
+    """Return where a cache of ours lies: `$XDG_CACHE_HOME`, else `~/.cache`, then `s4g/NAME`.
+
+    It need not exist. Source: the XDG Base Directory specification, which has a relative
+    `$XDG_CACHE_HOME` ignored.
+    """
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    base = Path(home) if Path(home).is_absolute() else Path.home() / ".cache"
+    return base / "s4g" / name
+
+
 def check_output(path: Path, overwrite: bool) -> None:
     """Refuse early, before long work, an output that exists or whose folder does not.
 

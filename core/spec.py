@@ -38,7 +38,7 @@ class EncoderSpec:
         temperature: softmax temperature that calibrates cosine scores to probabilities.
         unknown_score: cosine at which "this place is in no tile" weighs as much as one tile with
             that cosine; rivals the tiles in the softmax (0 where not calibrated).
-        precision: arithmetic of this artefact, `fp32` or `int8`.
+        precision: arithmetic of this artefact, `fp32`, `fp16` or `int8`.
         head: how features become an embedding, `layout` or `pool` (docs/training.md).
         query_px: height and width of queries that are no squares of `input_px` (panoramas).
         provenance: recipe, data, seed, date and tool version, for the reader.

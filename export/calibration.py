@@ -83,9 +83,7 @@ class TileSet:
 def middle(places: Images, input_px: int) -> Images:
     """Return the middle (N, px, px, 3) of places (N, q, q, 3): their tiles."""
     start = (places.shape[1] - input_px) // 2
-    return np.ascontiguousarray(
-        places[:, start : start + input_px, start : start + input_px]
-    )
+    return np.ascontiguousarray(places[:, start : start + input_px, start : start + input_px])
 
 
 def cut_tiles(

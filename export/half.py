@@ -50,7 +50,7 @@ def to_half(model: bytes, ranges: Mapping[str, tuple[float, float]] | None = Non
     """
     graph = OnnxGraph(model)
     _check(graph)
-    _cast_images_first(graph)
+    cast_images_first(graph)
     del graph.graph.value_info[:]
     typed = onnx.shape_inference.infer_shapes(graph.model, strict_mode=True)
     floats = {
@@ -87,14 +87,18 @@ def _check_ranges(
         for name in node.output if node.name not in single else ():
             peak = max(map(abs, ranges.get(name, (0.0, 0.0))))
             if peak > _MAX:
-                raise S4GError(
-                    f"node {node.name}: its output reaches {peak:g}, FP16 ends at {_MAX:g}; "
-                    "TensorRT cannot serve this checkpoint, train with weight decay"
-                )
+                raise _beyond(node, "output", peak)
 
 
-def _cast_images_first(graph: OnnxGraph) -> None:
-    """Cast uint8 images before they are transposed: TensorRT reads uint8 in a Cast only."""
+def _beyond(node: onnx.NodeProto, what: str, peak: float) -> S4GError:
+    return S4GError(
+        f"node {node.name}: its {what} reaches {peak:g}, FP16 ends at {_MAX:g}; leave out "
+        "--tensorrt, or train again with weight decay"
+    )
+
+
+def cast_images_first(graph: OnnxGraph) -> None:
+    """Cast uint8 images before they are moved: TensorRT reads uint8 in a Cast only."""
     for entry in graph.graph.input:
         if entry.type.tensor_type.elem_type != TensorProto.UINT8:
             continue
@@ -105,6 +109,9 @@ def _cast_images_first(graph: OnnxGraph) -> None:
             node = graph.sole_consumer(node.output[0])
         if not passed or node is None or node.op_type != "Cast":
             continue
+        changed = {layout.output[0] for layout in passed}
+        for value in [v for v in graph.graph.value_info if v.name in changed]:
+            graph.graph.value_info.remove(value)
         first = onnx.NodeProto()
         first.CopyFrom(node)
         passed[-1].output[0] = node.output[0]
@@ -122,7 +129,8 @@ def _single(graph: OnnxGraph, floats: set[str]) -> set[str]:
     for node in graph:
         if node.op_type in WEIGHTED or node.op_type in _QUANTISERS:
             continue
-        if before.intersection(node.input):  # only this lies between it and the image
+        data = [name for name in node.input if name and name not in graph.constants]
+        if data and before.issuperset(data):  # no layer lies between it and the image
             before.update(node.output)
             single.add(node.name)
         elif node.op_type in _SUMS or not floats.intersection(node.input):
@@ -170,7 +178,7 @@ class _Caster:
                 self._rescale_weights(node)
             for position, name in enumerate(node.input):
                 if name in self._graph.constants:
-                    if half and _fixed_type(node, position):
+                    if half and _takes_half(node, position):
                         node.input[position] = self._constant(node, name)
                 elif name in self._floats and half != (name in self._half):
                     node.input[position] = self._cast(name, half)
@@ -184,10 +192,7 @@ class _Caster:
             value = self._graph.value(name)
             peak = float(np.abs(value).max(initial=0.0))
             if not peak <= _MAX:
-                raise S4GError(
-                    f"node {node.name}: its constant {name} reaches {peak:g}, FP16 ends at "
-                    f"{_MAX:g}; TensorRT cannot serve this checkpoint, train with weight decay"
-                )
+                raise _beyond(node, f"constant {name}", peak)
             half = _half_scale(value) if node.op_type in _QUANTISERS else value.astype(np.float16)
             self._constants[name] = self._graph.add_constant(f"{name}_half", half)
         return self._constants[name]
@@ -233,9 +238,9 @@ class _Caster:
             self._graph.graph.node.append(cast)
 
 
-def _fixed_type(node: onnx.NodeProto, position: int) -> bool:
-    """Return whether an input has the type of the others (Resize's scales, for one, have not)."""
-    return not (node.op_type == "Resize" and position == 2)
+def _takes_half(node: onnx.NodeProto, position: int) -> bool:
+    """Return whether an input may be FP16: the scales of a Resize are FP32 by definition."""
+    return node.op_type != "Resize" or position != 2
 
 
 def _half_scale(scale: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto
 
-from ..core.errors import S4GError
+from ..core.errors import IntegrityError, S4GError
 from .onnx_graph import ACTIVATIONS, LAYOUT, WEIGHTED, OnnxGraph, attribute
 
 # 19 is the first where Q/DQ take FP16 scales, 20 the last that TensorRT 10.3 reads.
@@ -49,8 +50,12 @@ def check_tensorrt(model: bytes, file: str) -> None:
 
     Raises:
         S4GError: the first fault, and how many there are.
+        IntegrityError: it is no ONNX file.
     """
-    faults = lint_tensorrt(model)
+    try:
+        faults = lint_tensorrt(model)
+    except DecodeError:
+        raise IntegrityError(f"{file}: is no ONNX file, or damaged; export it again") from None
     if faults:
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
         raise S4GError(
@@ -143,23 +148,8 @@ class _Lint:
         except onnx.shape_inference.InferenceError as error:
             yield f"the file: types or shapes that do not fit ({' '.join(str(error).split())})"
         for node in self._graph:
-            for kinds in self._kinds(node).values():
-                if len(kinds) > 1:
-                    names = " and ".join(sorted(map(_name, kinds)))
-                    yield _fault(node, f"mixes {names}", "one type: a Cast is missing")
             if node.op_type in _SUMS and self._types.get(node.input[0]) == TensorProto.FLOAT16:
                 yield _fault(node, "adds up in FLOAT16", "a Cast to FLOAT first")
-
-    def _kinds(self, node: onnx.NodeProto) -> dict[str, set[int]]:
-        """Return the types of a node's inputs, by the type parameter of the operator's schema."""
-        kinds: dict[str, set[int]] = {}
-        if not node.domain and onnx.defs.has(node.op_type, self._opset):
-            formal = onnx.defs.get_schema(node.op_type, self._opset).inputs
-            for position, name in enumerate(node.input):
-                parameter = formal[min(position, len(formal) - 1)].type_str
-                if name in self._types and not parameter.startswith("tensor("):
-                    kinds.setdefault(parameter, set()).add(self._types[name])
-        return kinds
 
     def _quantise_faults(self, node: onnx.NodeProto) -> Iterator[str]:
         readers = self._graph.consumers.get(node.output[0], [])
@@ -241,10 +231,15 @@ class _Lint:
 
     def _layers_fed(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
         """Return the layers whose weights come out of a DequantizeLinear, or a Q and its DQ."""
-        readers = self._graph.consumers.get(node.output[0], [])
+        makers = [node]
         if node.op_type == "QuantizeLinear":
-            readers = [r for d in readers for r in self._graph.consumers.get(d.output[0], [])]
-        return [reader for reader in readers if reader.op_type in WEIGHTED]
+            makers = self._graph.consumers.get(node.output[0], [])
+        return [
+            reader
+            for maker in makers
+            for reader in self._graph.consumers.get(maker.output[0], [])
+            if reader.op_type in WEIGHTED and reader.input[1] == maker.output[0]
+        ]
 
     def _dequantiser(self, tensor: str) -> onnx.NodeProto | None:
         """Return the DequantizeLinear that a tensor comes from, through Cast and layout."""

@@ -26,8 +26,8 @@ def count_macs(model: bytes) -> int:
     tensors = {name for node in nodes for name in (*node.input[:2], node.output[0])}
     side = graph.graph.input[0].type.tensor_type.shape.dim[1].dim_value
     image = np.zeros((1, side, side, 3), np.uint8)
-    (found,) = observe(model, sorted(tensors - set(shapes)), image)
-    shapes |= {name: value.shape for name, value in found.items()}
+    for found in observe(model, sorted(tensors - set(shapes)), image):
+        shapes |= {name: value.shape for name, value in found.items()}
     macs = 0
     for node in nodes:
         out, data, weights = (shapes[n] for n in (node.output[0], *node.input[:2]))

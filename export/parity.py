@@ -18,7 +18,7 @@ from ..train.retrieval import TIE
 from .calibration import middle
 from .graph import INPUT_NAME
 
-# Largest difference of any coordinate between torch and the FP32 graph; float noise is 1e-7 to 5e-6.
+# Largest difference of any coordinate between torch and the FP32 graph; noise is 1e-7 to 5e-6.
 MAX_FP32_DIFFERENCE = 1e-5
 # Mean cosine between different places above which an encoder tells nothing apart.
 _COLLAPSED_COSINE = 0.999
@@ -88,7 +88,7 @@ def top1_agreement(first: Paired, second: Paired) -> float:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Tiles (N, px, px, 3) uint8, a camera's view of each, and frames (F, px, px, 3) of a flight."""
+    """Tiles (N, px, px, 3) uint8, a camera's view of each, and a flight's frames (F, px, px, 3)."""
 
     tiles: Images
     views: Images

@@ -10,10 +10,10 @@ output channel of weights, biases in float. Pairs stand
   float, and spends on reformatting what integers gained (Model-Optimizer, pull request 1117),
 
 and nowhere else: not between a layer and its activation, which one kernel computes, not around
-attention's products, not before pools, and not behind the last layer. A Concat shares one scale
-with those of its parts that are rounded for others, so that it joins integers. NVIDIA's ModelOpt
-places alike but for depthwise layers, thin layers and pools; benchmarks/modelopt_placement.py
-compares the two.
+attention's products, not before pools, and not behind the last layer. A Concat that is rounded
+reads those of its parts that are rounded for others out of their pairs, with one scale for all, so
+that it joins integers. NVIDIA's ModelOpt places alike but for depthwise layers, thin layers and
+squeeze-and-excitation; benchmarks/modelopt_placement.py compares the two.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import onnx
 from onnx import helper
 
 from ..core.errors import InputError, S4GError
+from .half import cast_images_first
 from .onnx_graph import ACTIVATIONS, LAYOUT, WEIGHTED, OnnxGraph, attribute
 
 _LEVELS = 127  # to either side of zero
@@ -63,6 +64,7 @@ def place(
         if policy not in POLICIES:
             raise InputError(f"{name} = {policy!r} must be one of {', '.join(POLICIES)}")
     graph = OnnxGraph(model)
+    cast_images_first(graph)
     shapes = graph.shapes()
     layers = {
         node.name
@@ -73,13 +75,18 @@ def place(
         and (thin == "int8" or _is_depthwise(node, shapes) or not _is_thin(node, shapes))
     }
     edges = _edges(graph, layers, keep_float)
-    pairs = _Pairs(graph, _peaks(graph, edges, ranges))
+    peaks = _peaks(graph, edges, ranges)
+    pairs = _Pairs(graph, peaks)
     for node in list(graph):
         if node.name in layers:
             node.input[1] = pairs.weights(node)
         if node.name in edges:
             position = edges[node.name]
             node.input[position] = pairs.activation(str(node.input[position]))
+        elif node.op_type == "Concat" and node.output[0] in peaks:
+            for position, name in enumerate(node.input):
+                if name in peaks:
+                    node.input[position] = pairs.activation(str(name))
     graph.index()
     graph.drop_unused_constants()
     return graph.to_bytes()

@@ -69,18 +69,20 @@ def quantise_cpu(
             raise S4GError(
                 f"cannot be quantised ({reason}); keep the layer it names in float (--keep-float)"
             ) from error
+    quantiser.model.topological_sort()  # it appends its pairs
     return _with_float_output(quantiser.model.model)
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep ONNX Runtime's prints off stdout, and its remarks out of the log."""
-    logging.disable(logging.WARNING)
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)
 
 
 def matching_nodes(prepared: bytes, expression: str) -> tuple[str, ...]:

@@ -77,7 +77,10 @@ def split_by_place(
     whole: list[list[Ground]] = []
     for piece in _pieces(grounds):
         first, last = _cut_box(_union(piece))
-        inner, outer = (_usable(piece, first, spec, PLACE_FACTOR), _usable(piece, last, spec, PLACE_FACTOR))
+        inner, outer = (
+            _usable(piece, first, spec, PLACE_FACTOR),
+            _usable(piece, last, spec, PLACE_FACTOR),
+        )
         if inner and outer:
             calibration += inner
             held_out += outer

@@ -191,7 +191,7 @@ def as_json(report: Report) -> dict[str, Any]:
 
 def as_table(report: Report) -> str:
     """Return the report as text for people."""
-    spec, tiles = report.spec, report.tiles
+    spec, tiles, trained = report.spec, report.tiles, report.checkpoint
     frames = f" and {len(tiles.held_out_frames)} frames" if len(tiles.held_out_frames) else ""
     lines = [
         f"encoder   {spec.backbone}, {spec.input_px} px, {spec.embedding_dim}-d, "
@@ -203,7 +203,7 @@ def as_table(report: Report) -> str:
         f"{'p50':>8}{'p95':>8}{'images':>8}",
         f"{'':<24}{'MB':>7}{'mean':>8}{'p1':>8}{'min':>8}{'top 1':>8}{'':>8}{'':>7}"
         f"{'ms':>8}{'ms':>8}{'/s':>8}",
-        f"{'checkpoint (torch)':<24}{'':>39}{report.checkpoint.r1:>8.3f}{report.checkpoint.r5:>7.3f}",
+        f"{'checkpoint (torch)':<24}{'':>39}{trained.r1:>8.3f}{trained.r5:>7.3f}",
         *(_artefact_line(artefact) for artefact in report.artefacts),
     ]
     for artefact in report.artefacts:

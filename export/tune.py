@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from ..core.engine import Embeddings, Images
-from ..core.errors import InputError
 from .bias import Doubles, correct_biases, mean_shifts
 from .equalise import equalise
 from .onnx_graph import OnnxGraph
@@ -231,13 +230,3 @@ class Tuner:
 
 def _merit(tried: Quantised) -> float:
     return tried.trial.mean_cosine
-
-
-def check_method(method: str) -> None:
-    """Refuse an unknown calibration method.
-
-    Raises:
-        InputError: it is neither `auto` nor one of `METHODS`.
-    """
-    if method not in ("auto", *METHODS):
-        raise InputError(f"--method {method}: expected one of {', '.join(('auto', *METHODS))}")

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING
 import click
 
 from ..core.console import CommandGroup, MainCommand, debug_option, progress, run_command, say
+from ..core.devices import DEVICES
 from ..core.errors import InputError
 from ..core.files import atomic_file, check_output, write_bytes
 
@@ -51,6 +52,13 @@ def cli() -> None:
     "photos without this option are read as 'exif'.",
 )
 @click.option("--encoder", type=_PATH, help="Bundle or ONNX file; default: the embedded encoder.")
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    type=click.Choice(DEVICES),
+    help="What runs the encoder; auto: TensorRT where the bundle has a plan, else CUDA, else CPU.",
+)
 @click.option("--hfov", type=float, metavar="DEG", help="Horizontal field of view, degrees.")
 @click.option("--intrinsics", type=_PATH, help="camera.json, OpenCV YAML or ROS camera_info YAML.")
 @click.option("--truth", type=_PATH, help="CSV of true positions; only scored, never used.")
@@ -69,6 +77,7 @@ def run(
     pack_path: Path,
     telemetry: str | None,
     encoder: Path | None,
+    device: str,
     hfov: float | None,
     intrinsics: Path | None,
     truth: Path | None,
@@ -94,12 +103,13 @@ def run(
     for path in (out, plot):
         if path is not None:
             check_output(path, overwrite)
+    from ..core.engine import describe
     from .pipeline import FixMaker, Localiser, run_frames
 
     with ExitStack() as stack:
         lens = _lens(hfov, intrinsics)
         known_truth = _truth(truth)
-        pack, engine = _pack_and_engine(stack, pack_path, encoder, threads)
+        pack, engine = _pack_and_engine(stack, pack_path, encoder, device, threads)
         source = stack.enter_context(closing(_source(camera)))
         poses = _telemetry(telemetry, source)
         localiser = Localiser(pack, engine, lens, level)
@@ -108,6 +118,7 @@ def run(
         )
         keep = known_truth is not None or plot is not None
         total = min(source.count or 0, max_frames or source.count or 0)
+        say(f"encoder: {describe(engine)}")
         fixes = _stream(results, source, total, out, overwrite, quiet, keep)
         if engine.spec.unknown_score <= 0:
             say(
@@ -144,7 +155,7 @@ def _source(camera: str) -> FrameSource:
 
 
 def _pack_and_engine(
-    stack: ExitStack, pack_path: Path, encoder: Path | None, threads: int | None
+    stack: ExitStack, pack_path: Path, encoder: Path | None, device: str, threads: int | None
 ) -> tuple[Pack, Engine]:
     from ..core.engine import load_engine
     from ..core.spec import check_same_encoder
@@ -155,7 +166,7 @@ def _pack_and_engine(
 
         cv2.setNumThreads(threads)
     pack = stack.enter_context(open_pack(pack_path))
-    engine = load_engine(encoder, threads=threads or 0)
+    engine = stack.enter_context(closing(load_engine(encoder, device, threads or 0)))
     check_same_encoder(str(pack_path), pack.spec, engine.name, engine.spec)
     return pack, engine
 

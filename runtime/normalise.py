@@ -15,11 +15,11 @@ from ..core.camera import (
     apply_homography,
     ground_from_pixel,
     look_point_m,
-    north_up_patch,
     patch_coverages,
     pixel_from_ground,
 )
 from ..core.errors import InputError
+from ..core.warp import FrameWarp, cut_with_opencv, north_up_warp
 from .fix import Reason
 from .frames import REDUCTIONS
 
@@ -179,29 +179,29 @@ def max_reduction(camera: Camera, attitude: Attitude, plan: PatchPlan, input_px:
     return next((r for r in REDUCTIONS if across / r >= input_px), 1)
 
 
-def cut_patches(
-    rgb: RGB,
-    camera: Camera,
-    attitude: Attitude,
-    plan: PatchPlan,
-    out: RGB,
-    first: int,
-    last: int,
-) -> None:
-    """Cut the planned patches `first` to `last - 1` into `out`.
+def plan_warps(
+    camera: Camera, attitude: Attitude, plan: PatchPlan, size_px: int, first: int, last: int
+) -> list[FrameWarp]:
+    """Return how the planned patches `first` to `last - 1` are drawn.
 
     Args:
-        rgb: (H, W, 3) uint8 frame of the camera's size.
-        camera: intrinsics of this (perhaps reduced) frame.
+        camera: intrinsics of the (perhaps reduced) frame they are cut from.
         attitude: attitude and height.
         plan: of `plan_patches`.
-        out: (at least `last`, S, S, 3) uint8, filled in place.
+        size_px: side of a patch.
         first: number of the first patch to cut.
         last: number after the last.
     """
-    for i in range(first, last):
-        center = (float(plan.centers_m[i, 0]), float(plan.centers_m[i, 1]))
-        out[i], _ = north_up_patch(rgb, camera, attitude, center, plan.footprint_m, out.shape[1])
+    return [
+        north_up_warp(camera, attitude, (float(east), float(north)), plan.footprint_m, size_px)
+        for east, north in plan.centers_m[first:last]
+    ]
+
+
+def cut_patches(rgb: RGB, warps: Sequence[FrameWarp], out: RGB) -> None:
+    """Cut patches out of a frame (H, W, 3) uint8 into the first places of `out` (P, S, S, 3)."""
+    for i, warp in enumerate(warps):
+        out[i] = cut_with_opencv(rgb, warp)
 
 
 def picture_fault(patch: RGB) -> Reason | None:

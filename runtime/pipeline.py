@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..core.camera import Camera
-from ..core.engine import Engine
+from ..core.camera import Attitude, Camera
+from ..core.engine import Embeddings, Engine, FrameEngine
 from ..core.errors import InputError
+from ..core.warp import FrameWarp
 from ..tilepacks.reader import Pack
 from .fix import Candidate, Diagnostics, Fix, Reason, State
-from .frames import Frame, FrameSource
+from .frames import RGB, Frame, FrameSource
 from .intrinsics import Lens
 from .locate import Estimate, Evidence, gather, joined, locate
 from .normalise import (
@@ -24,6 +25,7 @@ from .normalise import (
     max_reduction,
     picture_fault,
     plan_patches,
+    plan_warps,
 )
 from .telemetry import Sample, Telemetry
 
@@ -87,6 +89,7 @@ class Localiser:
         """Prepare the buffers and run the encoder once, so that the first frame is not slow."""
         self.pack = pack
         self._engine = engine
+        self._frame_engine = engine if isinstance(engine, FrameEngine) else None
         self._lens = lens
         self._max_patches = max_patches
         self._footprints_m = [level.footprint_m for level in pack.levels]
@@ -96,6 +99,10 @@ class Localiser:
         side = engine.spec.input_px
         self._patches = np.zeros((max_patches, side, side, 3), np.uint8)
         self._engine.embed(self._patches[:FIRST_PATCHES])
+        if self._frame_engine is not None:
+            black, camera = self._patches[0], Camera(side, side, side, side, 0.0, 0.0)
+            as_it_is = FrameWarp(camera, np.eye(3), 1, side)
+            self._frame_engine.embed_frame(black, [as_it_is] * min(max_patches, FIRST_PATCHES))
 
     def find(self, frame: Frame, sample: Sample, clock: StageClock) -> Finding:
         """Match one frame; book the stages' times.
@@ -143,20 +150,19 @@ class Localiser:
     ) -> Finding:
         """Match the patches of a plan: a first few, and the others where doubt remains."""
         attitude = sample.attitude
-        side = self._engine.spec.input_px
-        rgb, reduction = frame.rgb(max_reduction(camera, attitude, plan, side))
+        rgb, reduction = frame.rgb(
+            max_reduction(camera, attitude, plan, self._engine.spec.input_px)
+        )
         camera = camera.reduced(reduction)
         clock.done("decode")
         evidence: Evidence | None = None
         done, planned = 0, len(plan.centers_m)
         while True:
             count = min(planned, FIRST_PATCHES if done == 0 else planned)
-            cut_patches(rgb, camera, attitude, plan, self._patches, done, count)
-            fault = picture_fault(self._patches[0]) if done == 0 else None
-            clock.done("normalise")
-            if fault is not None:
-                return Finding(plan, reason=fault)
-            evidence = self._match(plan, done, count, evidence, clock)
+            queries = self._embed(rgb, camera, attitude, plan, done, count, clock)
+            if isinstance(queries, Reason):
+                return Finding(plan, reason=queries)
+            evidence = self._match(plan, queries, done, evidence, clock)
             spec = self._engine.spec
             estimate = locate(
                 evidence, plan.footprint_m, spec.temperature, spec.unknown_score, attitude.agl_m
@@ -167,13 +173,50 @@ class Localiser:
                 reason = None if estimate.is_certain else Reason.AMBIGUOUS
                 return Finding(plan, evidence, estimate, reason)
 
+    def _embed(
+        self,
+        rgb: RGB,
+        camera: Camera,
+        attitude: Attitude,
+        plan: PatchPlan,
+        first: int,
+        last: int,
+        clock: StageClock,
+    ) -> Embeddings | Reason:
+        """Embed patches `first` to `last - 1`, or say what is wrong with the picture.
+
+        An engine that cuts patches itself gets the frame, which then crosses to its device once.
+        """
+        warps = plan_warps(camera, attitude, plan, self._engine.spec.input_px, first, last)
+        patches = self._patches[: len(warps)]
+        queries: Embeddings | None = None
+        if self._frame_engine is None:
+            cut_patches(rgb, warps, patches)
+        else:
+            clock.done("normalise")
+            judged = patches if first == 0 else None
+            queries = self._frame_engine.embed_frame(rgb, warps, judged)
+            clock.done("embed")
+        fault = picture_fault(patches[0]) if first == 0 else None
+        clock.done("normalise")
+        if fault is not None:
+            return fault
+        if queries is None:
+            queries = self._engine.embed(patches)
+            clock.done("embed")
+        return queries
+
     def _match(
-        self, plan: PatchPlan, first: int, last: int, before: Evidence | None, clock: StageClock
+        self,
+        plan: PatchPlan,
+        queries: Embeddings,
+        first: int,
+        before: Evidence | None,
+        clock: StageClock,
     ) -> Evidence:
-        """Embed and search patches `first` to `last - 1`; return them with those `before`."""
-        queries = self._engine.embed(self._patches[first:last])
-        clock.done("embed")
-        evidence = gather(self.pack, plan.level, queries, plan.centers_m[first:last])
+        """Search patches from `first` on; return what they found with what was found `before`."""
+        centers_m = plan.centers_m[first : first + len(queries)]
+        evidence = gather(self.pack, plan.level, queries, centers_m)
         evidence = evidence if before is None else joined(before, evidence)
         clock.done("search")
         return evidence

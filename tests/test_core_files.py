@@ -14,6 +14,7 @@ from s4g.core.errors import InputError, S4GError
 from s4g.core.files import (
     atomic_file,
     atomic_folder,
+    cache_folder,
     check_output,
     sha256_bytes,
     sha256_file,
@@ -205,3 +206,16 @@ def test_json_is_indented_and_ends_with_a_newline(tmp_path: Path) -> None:
     text = (tmp_path / "report.json").read_text()
     assert text == '{\n  "median_m": 3.5\n}\n'
     assert json.loads(text) == {"median_m": 3.5}
+
+
+def test_the_cache_lies_in_the_users_own_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/var/tmp/mine")
+    assert cache_folder("tensorrt") == Path("/var/tmp/mine/s4g/tensorrt")
+
+
+@pytest.mark.parametrize("value", ["", "relative/folder"])
+def test_a_relative_cache_home_is_ignored_as_the_standard_says(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", value)
+    assert cache_folder("tensorrt") == Path.home() / ".cache" / "s4g" / "tensorrt"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -15,7 +16,7 @@ rasterio = pytest.importorskip("rasterio", reason="GeoTIFFs need rasterio (the p
 
 from s4g.core.errors import InputError  # noqa: E402
 from s4g.core.spec import EncoderSpec  # noqa: E402
-from s4g.export.calibration import cut_tiles  # noqa: E402
+from s4g.export.calibration import TileSet, check_texture, cut_tiles  # noqa: E402
 
 PX = 32
 SPEC = EncoderSpec("0" * 64, "toy", PX, (0.5,) * 3, (0.25,) * 3, 8, (8,), 0.5, 4.0, True, 0.1)
@@ -252,3 +253,102 @@ def test_real_rasters_give_tiles(data_dir: Path) -> None:
     made = cut_tiles(str(data_dir / "small_orthos"), spec, tiles=10, places=6, seed=0)
     assert made.tiles.shape == (10, 64, 64, 3)
     assert made.places.std(axis=(1, 2)).mean() > 5
+
+
+def test_calibration_places_have_the_margin_of_held_out_ones(tmp_path: Path) -> None:
+    write_raster(tmp_path / "a.tif", ramp(600, 300))
+    made = cut_tiles(str(tmp_path / "a.tif"), SPEC, tiles=4, places=3, seed=0)
+    assert made.calibration.shape == (4, 48, 48, 3)
+    np.testing.assert_array_equal(made.tiles, made.calibration[:, 8:40, 8:40])
+    assert made.frames.shape == made.held_out_frames.shape == (0, PX, PX, 3)
+
+
+def with_frames(
+    folder: Path, tiles: int = 8, places: int = 6, frames: int = 10, seed: int = 0
+) -> TileSet:
+    write_raster(folder / "a.tif", ramp(600, 300))
+    (folder / "flight").mkdir(exist_ok=True)
+    write_pictures(folder / "flight", frames)
+    return cut_tiles(str(folder / "a.tif"), SPEC, tiles, places, seed, str(folder / "flight"))
+
+
+def test_the_first_frames_of_a_flight_calibrate_and_the_last_judge(tmp_path: Path) -> None:
+    made = with_frames(tmp_path, tiles=20, places=9)
+    assert made.frames.shape == (20, PX, PX, 3)
+    assert made.held_out_frames.shape == (9, PX, PX, 3)
+    assert set(made.frames[:, 0, 0, 0]) == set(range(0, 70, 10))
+    assert set(made.held_out_frames[:, 0, 0, 0]) == {70, 80, 90}
+
+
+def test_frames_change_no_place(tmp_path: Path) -> None:
+    made = with_frames(tmp_path)
+    without = cut_tiles(str(tmp_path / "a.tif"), SPEC, 8, 6, seed=0)
+    np.testing.assert_array_equal(made.calibration, without.calibration)
+    np.testing.assert_array_equal(made.places, without.places)
+
+
+def test_the_hash_is_of_what_calibrates(tmp_path: Path) -> None:
+    made, other = with_frames(tmp_path), with_frames(tmp_path, seed=1)
+    without = cut_tiles(str(tmp_path / "a.tif"), SPEC, 8, 6, seed=0)
+    held_out = dataclasses.replace(made, places=other.places, held_out_frames=made.frames)
+    assert made.sha256 == with_frames(tmp_path).sha256 == held_out.sha256
+    assert len({made.sha256, other.sha256, without.sha256}) == 3
+
+
+def frames_refusal(folder: Path, frames: Path) -> str:
+    write_raster(folder / "a.tif", ramp(600, 300))
+    with pytest.raises(InputError) as error:
+        cut_tiles(str(folder / "a.tif"), SPEC, 2, 2, 0, str(frames))
+    return str(error.value)
+
+
+def test_a_missing_folder_of_frames_is_refused(tmp_path: Path) -> None:
+    assert frames_refusal(tmp_path, tmp_path / "none") == (
+        f"--frames {tmp_path / 'none'}: no such folder; give a folder of a flight's frames"
+    )
+
+
+@pytest.mark.parametrize(("count", "told"), [(0, "no pictures"), (1, "1 picture")])
+def test_a_flight_of_fewer_than_two_frames_is_refused(
+    tmp_path: Path, count: int, told: str
+) -> None:
+    (tmp_path / "flight").mkdir()
+    write_pictures(tmp_path / "flight", count)
+    assert frames_refusal(tmp_path, tmp_path / "flight") == (
+        f"--frames {tmp_path / 'flight'}: {told}; at least 2 are needed, so that calibration and "
+        "judgement use different places"
+    )
+
+
+def test_frames_smaller_than_the_input_are_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "flight").mkdir()
+    write_pictures(tmp_path / "flight", 3, size_px=10)
+    assert frames_refusal(tmp_path, tmp_path / "flight") == (
+        f"{tmp_path / 'flight' / '000.png'}: 10x10 px, too small for an encoder of 32 px; "
+        "use pictures of at least 32 px"
+    )
+
+
+def test_imagery_that_shows_nothing_is_no_calibration(tmp_path: Path) -> None:
+    write_raster(tmp_path / "night.tif", np.full((300, 600, 3), 3, np.uint8))
+    made = cut_tiles(str(tmp_path / "night.tif"), SPEC, tiles=6, places=2, seed=0)
+    with pytest.raises(InputError) as error:
+        check_texture(made)
+    assert str(error.value) == (
+        f"--calib {tmp_path / 'night.tif'}: 6 of 6 tiles are of one colour; use imagery of the "
+        "ground as the drone will see it"
+    )
+
+
+@pytest.mark.parametrize(("flat_tiles", "refused"), [(3, False), (4, True)])
+def test_up_to_half_of_the_tiles_may_be_of_one_colour(flat_tiles: int, refused: bool) -> None:
+    """A lake, snow, a field: some are to be expected."""
+    noise = np.random.default_rng(0).integers(0, 256, (6, 48, 48, 3)).astype(np.uint8)
+    noise[:flat_tiles, :, :, :] = (10, 90, 30)  # a colour, not grey
+    none = np.zeros((0, PX, PX, 3), np.uint8)
+    tiles = TileSet("x", noise, noise[:0], 1, True, none, none)
+    if refused:
+        with pytest.raises(InputError, match="^--calib x: 4 of 6 tiles are of one colour; "):
+            check_texture(tiles)
+    else:
+        check_texture(tiles)

@@ -92,9 +92,7 @@ def test_bars_are_not_for_fp32_which_has_its_own_gate() -> None:
 
 def test_lost_recall_is_a_miss() -> None:
     made = report(artefact("fp32"), artefact("int8", recall=Recall(0.88, 0.95)))
-    assert made.missed == [
-        "encoder.int8.onnx: R@1 0.910 to 0.880, --max-recall-drop 0.02"
-    ]
+    assert made.missed == ["encoder.int8.onnx: R@1 0.910 to 0.880, --max-recall-drop 0.02"]
 
 
 def test_a_drop_of_exactly_the_bar_passes() -> None:
@@ -164,7 +162,18 @@ def test_a_graph_that_was_not_timed_shows_dashes_and_is_judged_literally() -> No
     graph = dataclasses.replace(graph, latency=None, images_per_s=None)
     made = report(artefact("fp32"), graph)
     rows = [line for line in reporting.as_table(made).splitlines() if line.startswith(graph.file)]
-    assert rows[0].split()[1:] == ["11.6", "0.9900", "0.9700", "0.9000", "0.985", "0.900", "0.970", "-", "-", "-"]
+    assert rows[0].split()[1:] == [
+        "11.6",
+        "0.9900",
+        "0.9700",
+        "0.9000",
+        "0.985",
+        "0.900",
+        "0.970",
+        "-",
+        "-",
+        "-",
+    ]
     assert len(made.missed) == 1
     assert made.verdict == ""
 

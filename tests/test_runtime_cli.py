@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from s4g.core.console import run_command
+from s4g.core.engine_onnx import OnnxEngine
 from s4g.core.images import decode_rgb
 from s4g.runtime.cli import cli
 
@@ -37,6 +38,7 @@ class Tool:
             "--camera": flight.photos,
             "--pack": pack,
             "--encoder": encoder,
+            "--device": "cpu",
             "--telemetry": flight.telemetry,
             "--hfov": flight.hfov_deg,
             "--level": 48,
@@ -63,8 +65,12 @@ def tool(
     return Tool(capsys, toy_flight, toy_pack, toy_encoder)
 
 
+ENCODER = "encoder: toy.onnx on onnxruntime cpu"
+
+
 def assert_refused(result: Result, line: str, code: int = 2) -> None:
-    assert result.err == f"error: {line}\n"
+    """A refusal is one line; what is wrong with a frame is found after the encoder is named."""
+    assert result.err.removeprefix(ENCODER + "\n") == f"error: {line}\n"
     assert result.out == ""
     assert result.code == code
 
@@ -74,7 +80,7 @@ def test_fixes_are_printed_one_json_object_per_line(tool: Tool) -> None:
     assert result.code == 0
     assert [fix["frame"] for fix in result.fixes] == list(range(6))
     assert [fix["state"] for fix in result.fixes] == ["TRACK"] * 6
-    assert result.err.startswith("6 fixes from 6 frames\nstage ")
+    assert result.err.startswith(f"{ENCODER}\n6 fixes from 6 frames\nstage ")
 
 
 def test_an_encoder_that_is_not_calibrated_is_called_so(tool: Tool, toy_encoder: Path) -> None:
@@ -82,6 +88,23 @@ def test_an_encoder_that_is_not_calibrated_is_called_so(tool: Tool, toy_encoder:
         f"note: {toy_encoder} is not calibrated: ground that the pack does not hold may pass for "
         "a fix; calibrate its checkpoint with s4g-train calibrate"
     )
+
+
+def test_the_device_is_the_users_choice(tool: Tool) -> None:
+    assert tool.run(device=None).err.startswith("encoder: toy.onnx on onnxruntime ")
+    assert_refused(
+        tool.run(device="tensorrt"),
+        f"{tool.options['--encoder']}: device tensorrt runs plans; build one on this machine with "
+        "s4g-export build BUNDLE",
+    )
+
+
+def test_the_engine_is_closed_whatever_happens(tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = []
+    monkeypatch.setattr(OnnxEngine, "close", lambda engine: closed.append(engine.name))
+    assert tool.run().code == 0
+    assert tool.run(hfov=None).code == 2
+    assert closed == [str(tool.options["--encoder"])] * 2
 
 
 def test_the_fixes_file_holds_what_was_printed(tool: Tool, tmp_path: Path) -> None:
@@ -298,6 +321,7 @@ def test_photos_without_telemetry_are_read_as_exif(tool: Tool, toy_flight: Any) 
     assert result.code == 2
     assert result.err.splitlines() == [
         "no --telemetry: reading attitude and height from the photos (exif)",
+        ENCODER,
         f"error: {toy_flight.photos}/photo_0.jpg: --telemetry exif needs "
         "drone-dji:GimbalYawDegree in the photo's XMP, which it lacks; pass --telemetry FILE.csv "
         "instead",

@@ -13,6 +13,7 @@ from s4g.core.camera import (
     pixel_from_ground,
 )
 from s4g.core.errors import InputError
+from s4g.core.warp import north_up_patch
 from s4g.runtime.fix import Reason
 from s4g.runtime.normalise import (
     GOOD_COVERAGE,
@@ -23,6 +24,7 @@ from s4g.runtime.normalise import (
     max_reduction,
     picture_fault,
     plan_patches,
+    plan_warps,
 )
 
 # 90 degrees: a frame from 100 m shows 200 x 100 m.
@@ -158,13 +160,28 @@ def test_patches_from_a_reduced_frame_show_the_same_ground() -> None:
     result = plan_patches(camera, attitude, (60.0,), 64, 1)
     assert isinstance(result, PatchPlan)
     whole, reduced = np.zeros((2, 1, 64, 64, 3), np.uint8)
-    cut_patches(frame, camera, attitude, result, whole, 0, 1)
+    cut_patches(frame, plan_warps(camera, attitude, result, 64, 0, 1), whole)
     small = cv2.resize(
         cv2.copyMakeBorder(frame, 0, 1, 0, 1, cv2.BORDER_REPLICATE), (401, 201),
         interpolation=cv2.INTER_AREA,
     )  # fmt: skip
-    cut_patches(np.asarray(small, np.uint8), camera.reduced(2), attitude, result, reduced, 0, 1)
+    warps = plan_warps(camera.reduced(2), attitude, result, 64, 0, 1)
+    cut_patches(np.asarray(small, np.uint8), warps, reduced)
     assert np.abs(whole.astype(int) - reduced).mean() < 2.0
+
+
+def test_the_warps_of_a_plan_are_those_of_its_patches_one_by_one() -> None:
+    attitude = Attitude(30, 3, -2, 140)
+    result = good_plan(attitude, patches=9)
+    frame = texture(side=800)[:400]
+    warps = plan_warps(CAMERA, attitude, result, 64, 2, 5)
+    patches = np.zeros((4, 64, 64, 3), np.uint8)
+    cut_patches(frame, warps, patches)
+    for place, number in enumerate((2, 3, 4)):
+        east, north = (float(v) for v in result.centers_m[number])
+        alone, _ = north_up_patch(frame, CAMERA, attitude, (east, north), result.footprint_m, 64)
+        assert np.array_equal(patches[place], alone)
+    assert not patches[3].any()
 
 
 def test_a_good_picture_has_no_fault() -> None:

@@ -1,15 +1,17 @@
 import dataclasses
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from s4g.core.camera import Attitude
-from s4g.core.engine import load_engine
+from s4g.core.engine import Embeddings, Images, load_engine
 from s4g.core.errors import InputError
 from s4g.core.geo import distance_m
+from s4g.core.warp import FrameWarp, cut_with_opencv
 from s4g.runtime import locate, pipeline
 from s4g.runtime.fix import Fix, Reason, State
 from s4g.runtime.frames import Frame, PhotoFiles
@@ -88,6 +90,17 @@ def test_more_patches_are_matched_only_where_the_first_leave_doubt(
     assert all(count > 5 for count in patches(1.1))
 
 
+def test_each_patch_is_searched_as_the_place_it_shows(
+    pack, localiser, toy_flight, monkeypatch
+) -> None:
+    monkeypatch.setattr(locate, "SURE_MASS", 1.1)  # all patches are matched, in two parts
+    frame = next(PhotoFiles(toy_flight.photos).frames())
+    sample = read_telemetry(toy_flight.telemetry).at(frame)
+    finding = localiser.find(frame, sample, pipeline.StageClock())
+    assert len(finding.plan.centers_m) > 5
+    assert np.array_equal(finding.evidence.offsets_m, finding.plan.centers_m)
+
+
 def test_finer_tiles_are_tried_where_coarser_ones_leave_doubt(
     pack, toy_encoder, toy_flight, monkeypatch
 ) -> None:
@@ -110,6 +123,86 @@ def test_finer_tiles_are_tried_where_coarser_ones_leave_doubt(
     assert [(fix.state, fix.top[0].level_m) for fix, _ in results] == [(State.TRACK, 48.0)] * 6
     fixed = fly(pack, Localiser(pack, engine, Lens(60.0), level_m=64.0), toy_flight)
     assert [fix.reason for fix, _ in fixed] == [Reason.AMBIGUOUS] * 6
+
+
+class EngineOfFrames:
+    """An engine that cuts patches itself, as one on a GPU does: with OpenCV, on the CPU."""
+
+    backend = "double"
+
+    def __init__(self, path: Path) -> None:
+        self._engine = load_engine(path, "cpu", 1)
+        self.spec, self.name = self._engine.spec, self._engine.name
+        self.frames: list[tuple[int, bool]] = []  # patches cut, whether they were wanted back
+        self.images = 0
+
+    def embed(self, images: Images) -> Embeddings:
+        self.images += len(images)
+        return self._engine.embed(images)
+
+    def embed_frame(
+        self, frame: Images, warps: Sequence[FrameWarp], patches: Images | None = None
+    ) -> Embeddings:
+        cut = np.stack([cut_with_opencv(frame, warp) for warp in warps])
+        self.frames.append((len(warps), patches is not None))
+        if patches is not None:
+            patches[: len(cut)] = cut
+        return self._engine.embed(cut)
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+@pytest.fixture
+def engine_of_frames(toy_encoder: Path) -> EngineOfFrames:
+    return EngineOfFrames(toy_encoder)
+
+
+def test_an_engine_that_takes_frames_gets_frames_and_gives_the_same_fixes(
+    pack, localiser, engine_of_frames, toy_flight
+) -> None:
+    other = Localiser(pack, engine_of_frames, Lens(60.0), level_m=48.0)
+    warm = len(engine_of_frames.frames), engine_of_frames.images
+
+    def fixes(of: Localiser) -> list[Fix]:
+        return [dataclasses.replace(fix, latency_ms=0.0) for fix, _ in fly(pack, of, toy_flight)]
+
+    assert fixes(other) == fixes(localiser)
+    assert engine_of_frames.frames[warm[0] :] == [(5, True)] * 6
+    assert engine_of_frames.images == warm[1]
+
+
+def test_only_the_first_patches_come_back_to_be_judged(
+    pack, engine_of_frames, toy_flight, monkeypatch
+) -> None:
+    monkeypatch.setattr(locate, "SURE_MASS", 1.1)  # doubt remains
+    localiser = Localiser(pack, engine_of_frames, Lens(60.0), level_m=48.0)
+    engine_of_frames.frames.clear()
+    fly(pack, localiser, toy_flight, max_frames=1)
+    (first, back), (more, again) = engine_of_frames.frames
+    assert (first, back, again) == (5, True, False)
+    assert more > 0
+
+
+def test_an_engine_that_takes_frames_is_run_once_before_the_first(pack, engine_of_frames) -> None:
+    """Its kernel is compiled then, and not while the drone waits."""
+    Localiser(pack, engine_of_frames, Lens(60.0))
+    assert engine_of_frames.frames == [(5, False)]
+
+
+def test_a_frame_that_shows_nothing_gives_no_fix_with_any_engine(pack, engine_of_frames) -> None:
+    localiser = Localiser(pack, engine_of_frames, Lens(60.0), level_m=48.0)
+    finding = localiser.find(black(), sample(), pipeline.StageClock())
+    assert finding.reason is Reason.DARK
+
+
+def test_stages_are_timed_in_the_same_order_with_any_engine(
+    pack, engine_of_frames, toy_flight
+) -> None:
+    localiser = Localiser(pack, engine_of_frames, Lens(60.0), level_m=48.0)
+    (_, stages), *_ = fly(pack, localiser, toy_flight, max_frames=1)
+    names = ["plan", "decode", "normalise", "embed", "search", "locate", "total"]
+    assert list(stages) == names
 
 
 def test_a_level_that_the_pack_lacks_is_refused(pack, toy_encoder) -> None:

@@ -15,12 +15,12 @@ from s4g.core.camera import (
     Camera,
     apply_homography,
     distort,
-    north_up_patch,
     pixel_from_ground,
 )
 from s4g.core.errors import InputError
 from s4g.core.geo import LocalFrame
 from s4g.core.ground import ArrayGround, GroundSource, GroundWindow, open_ground
+from s4g.core.warp import north_up_patch
 from s4g.runtime.route import Route, fly
 from s4g.runtime.simulate import (
     FrameRenderer,

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from s4g.core.console import run_command
+from s4g.core.engine_onnx import OnnxEngine
 from s4g.tilepacks.cli import cli
 
 BOX = "9.001,46.9517,9.003,46.9532"
@@ -39,12 +40,16 @@ def _geotiff(path: Path, image: np.ndarray, crs: str = "EPSG:32632", **options: 
     return path
 
 
+ENCODER = "encoder: toy.onnx on onnxruntime cpu"
+
+
 class Command:
     """`s4g-pack` in this process: exit code, stdout and stderr of a run."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str], source: Path, encoder: Path) -> None:
         self._capsys = capsys
-        self.options = ["--source", str(source), "--encoder", str(encoder), "--threads", "1"]
+        encoding = ["--encoder", str(encoder), "--device", "cpu", "--threads", "1"]
+        self.options = ["--source", str(source), *encoding]
 
     def __call__(self, *arguments: object) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as stop:
@@ -64,7 +69,7 @@ def command(capsys: pytest.CaptureFixture[str], toy_source: Path, toy_encoder: P
 def test_pack_is_built_told_and_verified(command: Command, tmp_path: Path) -> None:
     path = tmp_path / "p.s4gpack"
     code, out, err = command.build("--bbox", BOX, "--levels", "80,40", "--out", path)
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, f"{ENCODER}\n")
     assert re.search(r"level +40 m +\d+ tiles every 10 m at 0.625 m/px", out)
     assert command("info", path)[1] == out
     assert command("--info", path)[1] == out
@@ -89,9 +94,35 @@ def test_json_is_for_programs(command: Command, tmp_path: Path) -> None:
 def test_choices_made_for_the_user_are_said(command: Command, tmp_path: Path) -> None:
     code, _, err = command.build("--out", tmp_path / "p.s4gpack")
     assert code == 0
-    first, second = err.splitlines()
+    first, second, third = err.splitlines()
     assert first.startswith("note: no --bbox: packing all of ")
     assert second == "note: levels chosen: 80 m, 160 m"
+    assert third == ENCODER
+
+
+def test_the_device_is_the_users_choice(
+    command: Command, toy_encoder: Path, tmp_path: Path
+) -> None:
+    options = ["--levels", "80", "--out", tmp_path / "p.s4gpack"]
+    err = command.build(*options, "--device", "auto")[2]
+    assert err.splitlines()[-1].startswith("encoder: toy.onnx on onnxruntime ")
+    code, _, err = command.build(*options, "--device", "tensorrt", "--overwrite")
+    assert (code, err) == (
+        2,
+        f"error: {toy_encoder}: device tensorrt runs plans; build one on this machine with "
+        "s4g-export build BUNDLE\n",
+    )
+
+
+def test_the_engine_is_closed_whatever_happens(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = []
+    monkeypatch.setattr(OnnxEngine, "close", lambda engine: closed.append(engine.name))
+    options = ["--levels", "80", "--out", tmp_path / "p.s4gpack"]
+    assert command.build(*options)[0] == 0
+    assert command.build("--levels", "1", "--dry-run")[0] == 2
+    assert len(closed) == 2
 
 
 def test_dry_run_tells_tiles_and_bytes_and_writes_nothing(command: Command, tmp_path: Path) -> None:
@@ -201,7 +232,7 @@ def _truncated(path: Path) -> Path:
 def test_damaged_geotiff_is_one_line_and_leaves_nothing(command: Command, tmp_path: Path) -> None:
     source = _truncated(tmp_path / "cut.tif")
     code, out, err = command.build("--source", source, "--out", tmp_path / "p.s4gpack")
-    lines = [line for line in err.splitlines() if not line.startswith("note: ")]
+    lines = [line for line in err.splitlines() if not line.startswith(("note: ", "encoder: "))]
     assert code in (1, 2) and out == ""
     assert len(lines) == 1 and lines[0].startswith(f"error: {source}: ")
     assert [path.name for path in tmp_path.iterdir()] == ["cut.tif"]

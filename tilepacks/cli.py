@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ..core.console import (
     run_command,
     say,
 )
+from ..core.devices import DEVICES
 from ..core.errors import InputError
 
 _MAIN_HELP = """Build a region pack: imagery in, one searchable file out.
@@ -53,6 +55,13 @@ def cli() -> None:
 )
 @click.option("--encoder", type=_FILE, help="Bundle or ONNX file.  [default: the embedded one]")
 @click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    type=click.Choice(DEVICES),
+    help="What runs the encoder; auto: TensorRT where the bundle has a plan, else CUDA, else CPU.",
+)
+@click.option(
     "--min-valid",
     type=float,
     default=0.6,
@@ -80,6 +89,7 @@ def build(
     levels: str | None,
     stride: float,
     encoder: Path | None,
+    device: str,
     min_valid: float,
     imagery: bool,
     threads: int,
@@ -101,7 +111,7 @@ def build(
     box = None if bbox is None else _bbox(bbox)
     footprints = None if levels is None else _levels(levels)
 
-    from ..core.engine import load_engine
+    from ..core.engine import describe, load_engine
     from ..core.files import check_output
     from ..core.ground import open_ground
     from .build import build_pack
@@ -111,9 +121,9 @@ def build(
 
     if out is not None and not dry_run:
         check_output(out, overwrite)
-    ground = open_ground(source)
-    try:
-        engine = load_engine(encoder, threads=threads)
+    with ExitStack() as stack:
+        ground = stack.enter_context(closing(open_ground(source)))
+        engine = stack.enter_context(closing(load_engine(encoder, device, threads)))
         plan = plan_pack(ground, engine.spec, box, footprints, stride)
         for note in plan.notes:
             say(f"note: {note}")
@@ -121,9 +131,8 @@ def build(
             told = plan_info(plan, engine.spec, ground.gsd_m, imagery)
             click.echo(json.dumps(told, indent=2) if as_json else plan_text(told))
             return
+        say(f"encoder: {describe(engine)}")
         content = build_pack(ground, engine, plan, min_valid, imagery, progress)
-    finally:
-        ground.close()
     write_pack(out, content, overwrite)
     _show_pack(out, as_json)
 

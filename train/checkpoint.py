@@ -70,6 +70,37 @@ def load_checkpoint(path: Path) -> tuple[Encoder, EncoderSpec]:
     return encoder.eval(), spec
 
 
+def start_from(encoder: Encoder, path: Path, recipe: str) -> None:
+    """Give an encoder the weights of a checkpoint.
+
+    Args:
+        encoder: as the recipe describes it.
+        path: the checkpoint.
+        recipe: the recipe's name, for errors.
+
+    Raises:
+        InputError: the checkpoint cannot be read, or is of another architecture.
+        IntegrityError: the file is no safetensors file, or was altered.
+    """
+    given, _ = load_checkpoint(path)
+    wanted = encoder.config.backbone.split(".")[0], encoder.head
+    try:
+        if (given.config.backbone.split(".")[0], given.head) != wanted:
+            raise RuntimeError
+        encoder.load_state_dict(given.state_dict())
+    except RuntimeError:  # shapes differ
+        raise InputError(
+            f"--init {path}: is {_described(given)}; recipe {recipe} trains "
+            f"{_described(encoder)}; give a checkpoint of the recipe's [model], or change it"
+        ) from None
+
+
+def _described(encoder: Encoder) -> str:
+    config = encoder.config
+    architecture = config.backbone.split(".")[0]
+    return f"{architecture}, {config.input_px} px, head {encoder.head}, {encoder.embedding_dim}-d"
+
+
 def save_state(path: Path, tensors: dict[str, torch.Tensor], values: dict[str, object]) -> None:
     """Write training state (tensors and JSON values) atomically, replacing an older one."""
     _save(path, _contiguous(tensors), {"values": json.dumps(values)}, overwrite=True)

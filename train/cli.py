@@ -57,6 +57,16 @@ _device_option = click.option(
 @_recipe_option
 @_data_option
 @click.option("--out", "run", type=click.Path(path_type=Path), required=True, help="Run folder.")
+@click.option(
+    "--init",
+    type=click.Path(path_type=Path),
+    help="Start from the weights of this checkpoint (.safetensors) of s4g-train.",
+)
+@click.option(
+    "--qat",
+    is_flag=True,
+    help="Fine-tune the encoder of --init for INT8: shorter, slower, with rounded layers.",
+)
 @click.option("--resume", is_flag=True, help="Go on from the run folder's last save.")
 @click.option("--steps", type=click.IntRange(min=1), help="Train this many steps ([[ground]]).")
 @click.option("--epochs", type=click.IntRange(min=1), help="Train this many epochs ([data]).")
@@ -134,7 +144,7 @@ def _train(
         lengths = {f"optim.{name}" for name in ("steps", "epochs") if overrides[name] is not None}
         check_same_recipe(run, recipe, frozenset(lengths))
     source = _source(recipe, data, workers, place, world)
-    trainer = Trainer(recipe, source, run, place, world)
+    trainer = Trainer(recipe, source, run, place, world, resume)
     if resume:
         trainer.resume()
         say(f"going on from step {trainer.step}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import time
 from collections.abc import Callable
@@ -19,7 +20,14 @@ from .. import __version__
 from ..core.console import say
 from ..core.errors import S4GError
 from ..core.spec import EncoderSpec
-from .checkpoint import CHECKPOINT_NAME, load_state, model_id, save_checkpoint, save_state
+from .checkpoint import (
+    CHECKPOINT_NAME,
+    load_state,
+    model_id,
+    save_checkpoint,
+    save_state,
+    start_from,
+)
 from .distill import Teacher
 from .distributed import World, any_process, average, gather
 from .gradcache import TwoViews, backward
@@ -34,6 +42,7 @@ from .optimiser import (
     set_learning_rate,
     state_tensors,
 )
+from .qat import freeze_norms, prepare
 from .recipe import Recipe
 from .seeds import mixed_seed
 from .source import Batch, BatchSource, Floats, Validation, View
@@ -58,17 +67,38 @@ class Trainer:
         run: Path,
         device: torch.device,
         world: World | None = None,
+        resuming: bool = False,
     ) -> None:
-        """Build encoder, loss and optimiser with the recipe's seed."""
+        """Build encoder, loss and optimiser with the recipe's seed.
+
+        Args:
+            recipe: the training.
+            source: its batches.
+            run: folder for results.
+            device: where to compute.
+            world: the processes of this training; None: this one alone.
+            resuming: `resume` follows, so the weights to start from need not be read.
+
+        Raises:
+            InputError: a model or weights that cannot be had (see `Encoder`, `start_from`), or
+                layers that cannot be trained for INT8.
+        """
         torch.manual_seed(recipe.seed)
         self.recipe, self.source, self.run, self.device = recipe, source, run, device
         self.world = world or World()
-        self.encoder = _on_device(Encoder(recipe.model), device)
+        init = recipe.model.init
+        self.encoder = _on_device(Encoder(recipe.model, not (init or resuming)), device)
+        if init and not resuming:
+            start_from(self.encoder, Path(init), recipe.name)
+        self.started_from = model_id(self.encoder) if init else ""
         if recipe.optim.grad_checkpointing:
             self.encoder.checkpoint_gradients()
         self.averaged = _on_device(Encoder(recipe.model, initialise=False), device)
         self.averaged.load_state_dict(self.encoder.state_dict())
         self.averaged.eval().requires_grad_(False)
+        if recipe.qat.enabled:
+            for encoder in (self.encoder, self.averaged):
+                prepare(encoder, recipe.qat.target, recipe.model.backbone)
         self.loss = SymmetricInfoNCE(recipe.loss).to(device)
         self.optimizer = make_optimizer(self.encoder, self.loss, recipe.optim)
         self.scaler = torch.amp.GradScaler(
@@ -194,6 +224,9 @@ class Trainer:
             warmup = round(optim.warmup_epochs * self.source.steps_per_epoch)
         set_learning_rate(self.optimizer, learning_rate(self.step, self.steps, warmup, optim))
         self.encoder.train()
+        qat = self.recipe.qat
+        if qat.enabled and self.step >= qat.freeze_norms * self.steps:
+            freeze_norms(self.encoder)
         self.optimizer.zero_grad(set_to_none=True)
         self.loss.log_scale.grad = None
         try:
@@ -355,6 +388,10 @@ class Trainer:
             "credits": self.source.credits,
             "validation": validation.as_dict() if validation else None,
         }
+        if self.started_from:
+            provenance["init"] = self.started_from
+        if recipe.qat.enabled:
+            provenance["qat"] = dataclasses.asdict(recipe.qat)
         dims = {d for d in recipe.loss.nested_dims if d < encoder.embedding_dim}
         low, high = self.source.gsd_range_m
         square = recipe.model.query_size_px == (recipe.model.input_px,) * 2
@@ -392,6 +429,7 @@ class Trainer:
             "seconds": self.seconds,
             "best_recall": self.best_recall,
             "loss_scale": float(self.scaler.get_scale()),
+            "started_from": self.started_from,
         }
         save_state(self.run / STATE_NAME, tensors, values)
 
@@ -418,6 +456,7 @@ class Trainer:
             self.seconds = float(str(values["seconds"]))
             self.best_recall = float(str(values["best_recall"]))
             loss_scale = float(str(values["loss_scale"]))
+            self.started_from = str(values.get("started_from", ""))
         except (KeyError, ValueError, RuntimeError):
             raise S4GError(f"{path}: the state of another model; train into a new folder") from None
         if self.scaler.is_enabled():

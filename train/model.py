@@ -39,6 +39,7 @@ class ModelConfig:
         query_px: height and width of the queries where they are no squares of `input_px`.
         pretrained: start from timm's weights for the backbone, fetched over the network.
         pretrained_file: start from this safetensors file of the backbone instead.
+        init: start from all weights of this checkpoint of s4g-train instead.
     """
 
     backbone: str = "resnet18"
@@ -48,6 +49,7 @@ class ModelConfig:
     query_px: tuple[int, ...] = ()
     pretrained: bool = False
     pretrained_file: str = ""
+    init: str = ""
 
     @property
     def query_size_px(self) -> tuple[int, int]:

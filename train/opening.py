@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from .evaluate import GroundValidation
     from .grounds import Ground
     from .model import Encoder
-    from .recipe import Recipe
+    from .qat import QatConfig
+    from .recipe import OptimConfig, Recipe
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -79,20 +80,50 @@ def validate_on_grounds(
 
 
 def with_overrides(
-    recipe: Recipe, steps: int | None, epochs: int | None, seed: int | None
+    recipe: Recipe,
+    steps: int | None,
+    epochs: int | None,
+    seed: int | None,
+    init: Path | None = None,
+    qat: bool = False,
 ) -> Recipe:
     """Return a recipe with what the command line says instead.
 
+    Quantisation-aware training has the recipe's length and learning rate shortened as its `[qat]`
+    says; a length given on the command line stays as it is.
+
     Raises:
-        InputError: `--steps` for a data set, or `--epochs` for imagery.
+        InputError: `--steps` for a data set, `--epochs` for imagery, or `--qat` without weights
+            to start from.
     """
     if steps is not None and recipe.data is not None:
         raise InputError(f"--steps {steps}: recipe {recipe.name} trains in epochs; use --epochs")
     if epochs is not None and recipe.data is None:
         raise InputError(f"--epochs {epochs}: recipe {recipe.name} trains in steps; use --steps")
-    optim = recipe.optim
+    if init is not None:
+        model = dataclasses.replace(recipe.model, init=str(init))
+        recipe = dataclasses.replace(recipe, model=model)
+    if qat:
+        recipe = dataclasses.replace(recipe, qat=dataclasses.replace(recipe.qat, enabled=True))
+    if recipe.qat.enabled and not recipe.model.init:
+        raise InputError(
+            f"recipe {recipe.name}: quantisation-aware training goes on from a trained encoder; "
+            "give its checkpoint with --init"
+        )
+    optim = _for_qat(recipe.optim, recipe.qat) if recipe.qat.enabled else recipe.optim
     if steps is not None:
         optim = dataclasses.replace(optim, steps=steps)
     if epochs is not None:
         optim = dataclasses.replace(optim, epochs=epochs)
     return dataclasses.replace(recipe, optim=optim, seed=recipe.seed if seed is None else seed)
+
+
+def _for_qat(optim: OptimConfig, qat: QatConfig) -> OptimConfig:
+    return dataclasses.replace(
+        optim,
+        steps=max(1, round(optim.steps * qat.length)),
+        epochs=max(1, round(optim.epochs * qat.length)),
+        warmup_steps=round(optim.warmup_steps * qat.length),
+        warmup_epochs=optim.warmup_epochs * qat.length,
+        learning_rate=optim.learning_rate * qat.learning_rate_factor,
+    )

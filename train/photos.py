@@ -19,13 +19,13 @@ from ..core.camera import (
     Camera,
     apply_homography,
     look_point_m,
-    north_up_patch,
     patch_coverage,
     pixel_from_ground,
 )
 from ..core.errors import InputError
 from ..core.images import decode_rgb, list_images, read_bytes
 from ..core.jpeg import is_complete, is_jpeg
+from ..core.warp import north_up_patch
 from .dataset import Image, UnreadableImageError
 from .layout import parse_number, picture_size, read_table
 from .reading import resize

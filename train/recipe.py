@@ -18,6 +18,7 @@ from .datasets import check_data_config
 from .distill import DistillConfig
 from .loss import LossConfig
 from .model import ModelConfig
+from .qat import QatConfig
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -30,7 +31,18 @@ GROUND_KINDS = ("landscape", "stack", "rasters", "pictures", "xyz")
 SPLITS = ("train", "val", "west", "every")
 SCHEDULES = ("cosine", "polynomial", "constant")
 PRECISIONS = ("bf16", "fp16", "fp32")
-_TABLES = ("model", "views", "optim", "data", "loss", "sampling", "augment", "distill", "loading")
+_TABLES = (
+    "model",
+    "views",
+    "optim",
+    "data",
+    "loss",
+    "sampling",
+    "augment",
+    "distill",
+    "loading",
+    "qat",
+)
 # Tables that mean nothing to the other kind of training.
 _GROUND_TABLES = ("views",)
 _DATA_TABLES = ("sampling", "augment", "loading")
@@ -194,6 +206,7 @@ class Recipe:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
     loading: LoadConfig = field(default_factory=LoadConfig)
+    qat: QatConfig = field(default_factory=QatConfig)
 
 
 def load_recipe(name: str, changes: tuple[str, ...] = ()) -> Recipe:
@@ -286,6 +299,7 @@ def _recipe(table: dict[str, Any], origin: str) -> Recipe:
         augment=_section(AugmentConfig, table.get("augment", {}), f"{place}, [augment]"),
         distill=_section(DistillConfig, table.get("distill", {}), f"{place}, [distill]"),
         loading=_section(LoadConfig, table.get("loading", {}), f"{place}, [loading]"),
+        qat=_section(QatConfig, table.get("qat", {}), f"{place}, [qat]"),
     )
     _check(recipe, place)
     return recipe
@@ -296,6 +310,7 @@ def _check(recipe: Recipe, place: str) -> None:
     recipe.loss.check(f"{place}, [loss]", recipe.model.embedding_dim)
     recipe.optim.check(f"{place}, [optim]")
     recipe.distill.check(f"{place}, [distill]")
+    recipe.qat.check(f"{place}, [qat]")
     if recipe.data is not None:
         check_data_config(recipe.data, f"{place}, [data]")
         panoramas = recipe.data.kind in PANORAMA_KINDS

@@ -46,8 +46,13 @@ def check_same_recipe(run: Path, recipe: Recipe, may_differ: frozenset[str] = fr
         raise IntegrityError(f"{path}: is no saved recipe; start anew in another --out")
     old = _flat(before)
     new = _flat(json.loads(json.dumps(dataclasses.asdict(recipe))))
+    rounds = old.get("qat.enabled") or new["qat.enabled"]
     for key in sorted(old.keys() | new.keys()):
         if key in _HARMLESS | may_differ or old.get(key) == new.get(key):
+            continue
+        if not rounds and key.startswith("qat."):
+            continue
+        if key not in old and not new[key]:  # off, as it was before there was such a key
             continue
         raise InputError(
             f"{path}: this run was started with {key} = {_shown(old, key)}, the recipe now says "

@@ -1,0 +1,184 @@
+"""TensorRT on the GPU: embeds images, or whole frames whose patches it cuts itself."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .cuda import Buffer, Device, Stream, open_device
+from .engine import Embeddings, Images, check_images
+from .errors import InputError, S4GError
+from .gpu_warp import FrameWarper, check_warps
+from .plan import check_runnable, import_tensorrt, read_plan
+from .tensorrt_network import Network
+from .warp import FrameWarp
+
+
+class TensorRtEngine:
+    """A plan of `s4g-export build`; see `FrameEngine`.
+
+    Buffers are page-locked and allocated once, for the largest batch; larger requests run in parts.
+    All calls share one stream, one after the other. What the engine holds is released by `close`,
+    or else when the engine is collected or the program ends.
+
+    Attributes:
+        spec: of the encoder.
+        name: the plan's file.
+        backend: "tensorrt".
+    """
+
+    backend = "tensorrt"
+
+    def __init__(self, path: Path, graphs: bool = True) -> None:
+        """Check and load a plan.
+
+        Args:
+            path: of the plan; its sidecar lies beside it.
+            graphs: whether work is recorded as CUDA graphs; without, each call starts it anew.
+
+        Raises:
+            InputError: there is no plan, it is damaged, or made for another TensorRT or GPU.
+            S4GError: there is no GPU or no driver, memory runs out, or TensorRT refuses the plan.
+        """
+        self.name = str(path)
+        plan, info = read_plan(path)
+        self.spec = info.spec
+        trt = import_tensorrt()
+        self._device = device = open_device()
+        check_runnable(path, info, trt.__version__, device.name, device.capability)
+        self._lock = threading.RLock()
+        self._warper: FrameWarper | None = None
+        side, dim = self.spec.input_px, self.spec.embedding_dim
+        with device.current(), contextlib.ExitStack() as held:
+            self._stream = Stream(device)
+            held.callback(self._stream.close)
+            shape = (info.batch_max, side, side, 3)
+            self._images = Buffer(device, shape, np.uint8, "images")
+            held.callback(self._images.free)
+            self._embeddings = Buffer(device, (info.batch_max, dim), np.float32, "embeddings")
+            held.callback(self._embeddings.free)
+            self._network = Network(trt, path, plan, info, device, graphs)
+            held.callback(self._network.close)
+            self._network.bind(self._images.address, self._embeddings.address)
+            self._held = held.pop_all()
+        self._release = weakref.finalize(self, _release, device, self._stream, self._held)
+
+    def embed(self, images: Images) -> Embeddings:
+        """Embed images (B, S, S, 3) uint8 RGB; return (B, D) float32, L2-normalised.
+
+        Raises:
+            InputError: shape or dtype is wrong.
+            S4GError: the GPU fails, or the engine is closed.
+        """
+        check_images(images, self.spec)
+
+        def fill(first: int, last: int) -> None:
+            count = last - first
+            np.copyto(self._images.host[:count], images[first:last])
+            self._images.to_device(count, self._stream)
+
+        with self._running():
+            return self._run(len(images), fill, None)
+
+    def embed_frame(
+        self, frame: Images, warps: Sequence[FrameWarp], patches: Images | None = None
+    ) -> Embeddings:
+        """Cut patches out of a frame and embed them; the frame crosses the bus once.
+
+        Args:
+            frame: (H, W, 3) uint8 RGB.
+            warps: of the P patches.
+            patches: (>= P, S, S, 3) uint8, filled with the patches in its first P places.
+
+        Returns:
+            (P, D) float32, L2-normalised.
+
+        Raises:
+            InputError: a shape or dtype is wrong, or frame and warps do not belong together.
+            S4GError: the GPU fails, or the engine is closed.
+        """
+        side = self.spec.input_px
+        check_warps(frame, warps, side)
+        if patches is not None:
+            check_images(patches, self.spec)
+            if len(patches) < len(warps):
+                raise InputError(f"room for {len(patches)} patches, {len(warps)} are to be cut")
+
+        with self._running():
+            warper = self._open_warper()
+            if warps:
+                warper.upload(frame, warps, self._stream)
+
+            def fill(first: int, last: int) -> None:
+                warper.cut(first, last, side, self._images.address, self._stream)
+
+            return self._run(len(warps), fill, patches)
+
+    @contextlib.contextmanager
+    def _running(self) -> Iterator[None]:
+        """Hold the engine for one call, with the GPU's context current."""
+        with self._lock:
+            if not self._release.alive:
+                raise S4GError(f"{self.name}: the engine is closed")
+            with self._device.current():
+                try:
+                    yield
+                except BaseException:
+                    # Work under way still uses the buffers, which the next call may replace.
+                    with contextlib.suppress(S4GError):
+                        self._stream.wait()
+                    raise
+
+    def _open_warper(self) -> FrameWarper:
+        if self._warper is None:
+            self._warper = FrameWarper(self._device)
+            self._held.callback(self._warper.close)
+        return self._warper
+
+    def _run(
+        self, total: int, fill: Callable[[int, int], None], patches: Images | None
+    ) -> Embeddings:
+        """Embed `total` images, as many at a time as the plan takes.
+
+        Args:
+            total: number of images.
+            fill: puts images `first` to `last - 1` into the input, through the stream.
+            patches: where the input goes as well, or None.
+        """
+        result = np.empty((total, self.spec.embedding_dim), np.float32)
+        step = self._network.batch_max
+        for first in range(0, total, step):
+            last = min(first + step, total)
+            count = last - first
+            fill(first, last)
+            # A plan may take no batch this small: what lies behind the images is embedded too.
+            self._network.run(max(count, self._network.batch_min), self._stream)
+            self._embeddings.to_host(count, self._stream)
+            if patches is not None:
+                self._images.to_host(count, self._stream)
+            self._stream.wait()
+            result[first:last] = self._embeddings.host[:count]
+            if patches is not None:
+                patches[first:last] = self._images.host[:count]
+        if not np.isfinite(result).all():
+            raise S4GError(
+                f"{self.name}: embeddings that are no numbers; build the plan again, or use the "
+                "FP16 plan"
+            )
+        return result
+
+    def close(self) -> None:
+        """Release everything the engine holds; a second call does nothing."""
+        with self._lock:
+            self._release()
+
+
+def _release(device: Device, stream: Stream, held: contextlib.ExitStack) -> None:
+    """Release in the reverse of the order in which things were made."""
+    with device.current(), held, contextlib.suppress(S4GError):
+        stream.wait()  # a failure was told by the call it happened in

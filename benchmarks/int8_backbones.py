@@ -33,7 +33,7 @@ from s4g.core.spec import EncoderSpec
 from s4g.export.bench import side_by_side
 from s4g.export.bundle import REPORT_FILE, ExportJob, export_bundle
 from s4g.export.machine import machine
-from s4g.export.roofline import int8_limit_gmac_s
+from s4g.export.roofline import measure_roofline
 from s4g.export.tune import Bars
 from s4g.train.checkpoint import model_id, save_checkpoint
 from s4g.train.model import MEAN, STD, Encoder, ModelConfig
@@ -54,6 +54,12 @@ TRUSTED = "small_orthos"  # imagery to calibrate on and to judge by, under DATA
 RUNS, BASE_RUNS = 60, 5
 IMAGES, PLACES = 400, 1000
 BASE_IMAGES, BASE_PLACES = 16, 20
+_HEADS = (
+    ("", "", "", "ort", "ort", "ov", "ov", "ort", "% of", "cosine", "cosine")
+    + ("R@1", "R@1", "R@1", "float", ""),
+    ("backbone", "px", "GMAC", "fp32", "int8", "fp32", "int8", "gain", "limit", "mean", "min")
+    + ("fp32", "cpu", "trt", "layers", "ranges"),
+)
 _COLUMNS = ("ort fp32", "ort int8", "openvino fp32", "openvino int8")
 
 
@@ -174,15 +180,14 @@ def table(data: Path, runs: Path, out: Path, backbones: list[str]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     sizes = {name: 128 for name in backbones} | {PAPER: PAPER_PX}
     reports = {name: bundle(data, runs, out, name, px) for name, px in sizes.items()}
-    limit = int8_limit_gmac_s()
+    limit = measure_roofline(1).int8_gmacs_per_s
     print(f"{machine()['processor']}, one thread, batch 1; medians in milliseconds")
     print(f"fastest INT8 product of ONNX Runtime on this core: {limit:.0f} GMAC/s\n")
-    heads = ("ort", "ort", "ov", "ov", "gain", "limit", "cosine", "cosine", "R@1", "R@1")
-    print(f"{'':<26}{'':>5}{'':>7}" + "".join(f"{h:>9}" for h in heads[:4]) + f"{'ort':>7}{'%':>7}"
-          + "".join(f"{h:>9}" for h in ("cosine", "cosine", "R@1", "R@1", "R@1", "float", "ranges")))
-    print(f"{'backbone':<26}{'px':>5}{'GMAC':>7}"
-          + "".join(f"{h:>9}" for h in ("fp32", "int8", "fp32", "int8")) + f"{'gain':>7}{'limit':>7}"
-          + "".join(f"{h:>9}" for h in ("mean", "min", "fp32", "cpu", "trt", "layers", "")))
+    for heads in _HEADS:
+        wide = "".join(f"{head:>9}" for head in (*heads[3:7], *heads[9:]))
+        print(
+            f"{heads[0]:<26}{heads[1]:>5}{heads[2]:>7}{wide[:36]}{heads[7]:>7}{heads[8]:>7}{wide[36:]}"
+        )
     for name, report in reports.items():
         opened = engines(out / name)
         times = side_by_side(opened, 1, BASE_RUNS if name == PAPER else RUNS)
@@ -195,8 +200,10 @@ def table(data: Path, runs: Path, out: Path, backbones: list[str]) -> None:
     paper = float(np.median(paper_in_torch(BASE_RUNS)))
     after = side_by_side(shipped, 1, RUNS)["shipped"].p50_ms
     ours = (before + after) / 2
-    print(f"\nshipped encoder, INT8: {before:.2f} ms before and {after:.2f} ms after {PAPER} at "
-          f"{PAPER_PX} px in FP32 torch: {paper:.0f} ms, {paper / ours:.0f} times as long")
+    print(
+        f"\nshipped encoder, INT8: {before:.2f} ms before and {after:.2f} ms after {PAPER} at "
+        f"{PAPER_PX} px in FP32 torch: {paper:.0f} ms, {paper / ours:.0f} times as long"
+    )
 
 
 def main() -> None:

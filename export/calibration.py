@@ -262,9 +262,10 @@ def _holds(outer: BBox, inner: BBox) -> bool:
 def _picture_split(option: str, count: int) -> int:
     """Return how many pictures, in order of name, calibrate; neighbours in a flight overlap."""
     if count < 2:
+        found = "1 picture" if count else "no pictures"
         raise InputError(
-            f"{option}: {count or 'no'} picture{'' if count == 1 else 's'}; at least 2 are needed, so "
-            "that calibration and judgement use different places"
+            f"{option}: {found}; at least 2 are needed, so that calibration and judgement use "
+            "different places"
         )
     return min(count - 1, round(count * (1 - HELD_OUT_SHARE)))
 

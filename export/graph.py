@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from ..core.errors import S4GError
+from ..core.onnx_file import EXPORT_KEY
 from ..core.spec import SPEC_KEY, EncoderSpec
 from ..train.model import Encoder
 
@@ -22,7 +23,6 @@ from ..train.model import Encoder
 OPSET = 20
 INPUT_NAME = "images"
 OUTPUT_NAME = "embeddings"
-EXPORT_KEY = "s4g_export"  # ONNX metadata entry that says how the file was made
 
 
 class _ExportGraph(nn.Module):

@@ -81,5 +81,19 @@ def test_a_mean_is_over_images_alone_whatever_the_batches(model: bytes) -> None:
     np.testing.assert_allclose(found["last"], last.mean(axis=0, keepdims=True), atol=1e-5)
 
 
+def test_windows_that_were_moved_into_the_batch_count_each() -> None:
+    model = toy.encoder(
+        "windows = Reshape(pixels, halves) y = Relu(windows) whole = Reshape(y, flat) "
+        "features = Relu(whole)",
+        halves=[-1, 3, 4, 8],
+        flat=[-1, 192],
+    )
+    images = toy.images(COUNT)
+    (windows,) = toy.run(model, ["windows"], images)
+    assert len(windows) == 2 * COUNT
+    found = means(model, ["windows"], images)["windows"]
+    np.testing.assert_allclose(found, windows.mean(axis=0, keepdims=True), atol=1e-6)
+
+
 def test_of_no_tensors_there_are_no_means(model: bytes) -> None:
     assert means(model, [], toy.images(2)) == {}

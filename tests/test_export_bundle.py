@@ -18,10 +18,10 @@ onnx = pytest.importorskip("onnx", reason="export needs onnx (the export extra)"
 from s4g.core.engine import load_engine  # noqa: E402
 from s4g.core.errors import InputError, IntegrityError, S4GError  # noqa: E402
 from s4g.core.images import encode_rgb  # noqa: E402
+from s4g.core.onnx_file import EXPORT_KEY  # noqa: E402
 from s4g.core.spec import EncoderSpec  # noqa: E402
 from s4g.export import bundle  # noqa: E402
 from s4g.export.bundle import ExportJob, export_bundle  # noqa: E402
-from s4g.export.graph import EXPORT_KEY  # noqa: E402
 from s4g.export.parity import embed_graph  # noqa: E402
 from s4g.export.report import Report  # noqa: E402
 from s4g.export.tune import Bars  # noqa: E402

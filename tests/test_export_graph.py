@@ -11,6 +11,7 @@ onnx = pytest.importorskip("onnx", reason="export needs onnx (the export extra)"
 
 from s4g.core.engine import load_engine  # noqa: E402
 from s4g.core.errors import S4GError  # noqa: E402
+from s4g.core.onnx_file import EXPORT_KEY  # noqa: E402
 from s4g.core.spec import SPEC_KEY, EncoderSpec  # noqa: E402
 from s4g.export import graph  # noqa: E402
 from s4g.train.checkpoint import load_checkpoint  # noqa: E402
@@ -79,7 +80,7 @@ def test_metadata_replaces_what_was_there(exported):
     model = graph.with_metadata(exported.read_bytes(), changed, {"opset": 20})
     model = graph.with_metadata(model, changed, {"opset": 21})
     entries = {p.key: p.value for p in onnx.load_from_string(model).metadata_props}
-    assert entries == {SPEC_KEY: changed.to_json(), graph.EXPORT_KEY: '{"opset":21}'}
+    assert entries == {SPEC_KEY: changed.to_json(), EXPORT_KEY: '{"opset":21}'}
 
 
 def backbone_spec(backbone: str) -> EncoderSpec:

@@ -32,6 +32,10 @@ _BACKENDS = {
     "cuda": "onnxruntime cuda",
     "ort-tensorrt": "onnxruntime tensorrt",
 }
+# This optimiser rounds the weights of layers that were left in float between Q/DQ pairs, with one
+# scale for all channels (microsoft/onnxruntime pull request 22969, from 1.21): the file would not
+# run as it was judged.
+UNWANTED_OPTIMISERS = ["WeightBiasQuantization"]
 # TensorRT builds for a range of batches; a larger batch is cut.
 _TENSORRT_MAX_BATCH = 32
 # ONNX Runtime's errors that blame the file; any other error of a GPU session blames the device.
@@ -143,7 +147,13 @@ def _open_session(path: Path, model: bytes, device: str, threads: int, cache: Pa
     told = "" if device == "cpu" else _preload(ort)
     try:
         # Without its own fallback, which prints to stdout and goes on with the CPU.
-        session = ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
+        session = ort.InferenceSession(
+            model,
+            options,
+            providers=providers,
+            enable_fallback=0,
+            disabled_optimizers=UNWANTED_OPTIMISERS,
+        )
     except Exception as error:
         if device == "cpu" or type(error).__name__ in _FILE_FAULTS:
             raise unreadable(path, error) from None

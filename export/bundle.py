@@ -184,6 +184,11 @@ def _fill(
         _write(folder / name, _with_facts(made, spec, macs, {}))
     frames = f" and {len(tiles.held_out_frames)} frames" if len(tiles.held_out_frames) else ""
     tell(f"comparing with the checkpoint on {len(tiles.places)} held-out places{frames}")
+    if len(tiles.places) < job.places:
+        tell(
+            f"note: {len(tiles.places)} of {job.places} held-out places; no more lie apart from "
+            "each other"
+        )
     pairs = make_pairs(tiles.places, tiles.held_out_frames, job.seed)
     trained = embed_torch(encoder, spec, pairs.images)
     between = check_distinct(str(job.checkpoint), pairs.paired(trained).tiles)

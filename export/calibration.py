@@ -36,7 +36,12 @@ Images = npt.NDArray[np.uint8]
 
 _MIN_VALID_SHARE = 0.9
 _TRIES_PER_TILE = 10
-_ROUNDS = 5
+_ROUNDS = 8
+# Fewer held-out places than this say nothing about recall.
+MIN_PLACES = 10
+# Tiles of the same ground whose scales differ by this factor are different pictures.
+_OTHER_SCALE = 1.5
+_METRES_PER_DEG = 111_320.0  # of latitude; good enough to tell near from far
 _MIN_CONTRAST = 2.0  # standard deviation of a tile, grey levels
 # Plain pictures have no scale: their tiles span between this share of the short side and all.
 _MIN_PICTURE_SHARE = 0.25
@@ -95,7 +100,7 @@ def cut_tiles(
         source: raster, folder of rasters or pictures, or `landscape[:…]`.
         spec: the encoder's input size and range of ground sample distance.
         tiles: how many places to calibrate on.
-        places: how many held-out places.
+        places: how many held-out places; fewer where so many do not lie apart.
         seed: of the choice of places and scales.
         frames: folder of a flight's frames; as many squares of the first 70 % of them are cut as
             there are tiles, and as many of the rest as there are places; empty: none.
@@ -110,8 +115,8 @@ def cut_tiles(
         if grounds:
             regions = split_by_place(source, grounds, spec)
             cut = [
-                _cut(source, part, spec, count, PLACE_FACTOR, rng)
-                for part, count in zip(regions, (tiles, places), strict=True)
+                _cut(source, regions[0], spec, tiles, rng, None),
+                _cut(source, regions[1], spec, places, rng, _Apart(spec.input_px)),
             ]
     if not grounds:
         split = _picture_split(f"--calib {source}", len(pictures))
@@ -203,22 +208,27 @@ def _cut(
     regions: Sequence[Region],
     spec: EncoderSpec,
     count: int,
-    factor: float,
     rng: np.random.Generator,
+    apart: _Apart | None,
 ) -> Images:
-    """Cut `count` windows of `factor` tiles a side, spread over the regions by area."""
+    """Cut `count` places, spread over the regions by area; with `apart` as many as fit."""
     if not count:
-        return np.zeros((0, spec.input_px, spec.input_px, 3), np.uint8)
+        return np.zeros((0, *[round(PLACE_FACTOR * spec.input_px)] * 2, 3), np.uint8)
     area = np.array([math.prod(region.size_m) for region in regions])
     found: list[Images] = []
     for _ in range(_ROUNDS):
         shares = rng.multinomial(count - len(found), area / area.sum())
-        for region, share in zip(regions, shares, strict=True):
+        for index, share in enumerate(shares):
             if share:
-                found += _cut_region(region, spec, int(share), factor, rng)
-        if len(found) == count:
-            # Shuffled, because the calibrator takes tiles in turn.
-            return np.stack([found[i] for i in rng.permutation(count)])
+                cut = _cut_region(regions[index], spec, int(share), rng, apart)
+                found += cut
+                if apart is not None and len(cut) < share:
+                    area[index] = 0.0  # full: the others get the rest
+        if len(found) == count or not area.any():
+            break
+    if len(found) == count or (apart is not None and len(found) >= MIN_PLACES):
+        # Shuffled, because the calibrator takes tiles in turn.
+        return np.stack([found[i] for i in rng.permutation(len(found))])
     raise InputError(
         f"--calib {source}: only {len(found)} of {count} tiles could be cut, the rest has no "
         "data; use imagery with fewer gaps or pass a smaller --images"
@@ -226,11 +236,15 @@ def _cut(
 
 
 def _cut_region(
-    region: Region, spec: EncoderSpec, count: int, factor: float, rng: np.random.Generator
+    region: Region,
+    spec: EncoderSpec,
+    count: int,
+    rng: np.random.Generator,
+    apart: _Apart | None,
 ) -> list[Images]:
-    scales = region.gsd_range_m(spec, factor)
+    scales = region.gsd_range_m(spec, PLACE_FACTOR)
     assert scales is not None  # `_usable` keeps no other region
-    side_px = round(factor * spec.input_px)
+    side_px = round(PLACE_FACTOR * spec.input_px)
     frame = LocalFrame(*region.box.center)
     west, south, east, north = frame.local_bounds(region.box)
     found: list[Images] = []
@@ -240,14 +254,48 @@ def _cut_region(
             side_m = side_px * gsd_m
             left, top = rng.uniform(west, east - side_m), rng.uniform(south + side_m, north)
             # The local box is the smallest that holds the region: its corners may lie outside.
-            if not _holds(region.box, frame.wgs84_bounds(left, top - side_m, left + side_m, top)):
+            box = frame.wgs84_bounds(left, top - side_m, left + side_m, top)
+            if not _holds(region.box, box):
+                continue
+            if apart is not None and not apart.is_free(box, gsd_m):
                 continue
             image = ground.read(frame, GroundWindow(left, top, gsd_m, side_px, side_px))
             if image.valid.mean() >= _MIN_VALID_SHARE:
                 found.append(image.rgb)
+                if apart is not None:
+                    apart.take(box, gsd_m)
             if len(found) == count:
                 break
     return found
+
+
+class _Apart:
+    """Keeps held-out places from showing the same ground, which no encoder could tell apart.
+
+    Two tiles of like scale may overlap by half. Their dates or sensors do not matter: a place
+    seen twice counts once.
+    """
+
+    def __init__(self, input_px: int) -> None:
+        self._input_px = input_px
+        self._taken: list[tuple[float, float, float]] = []  # lat, lon, ground sample distance
+
+    def is_free(self, box: BBox, gsd_m: float) -> bool:
+        """Return whether a tile in the middle of a box shows ground that none taken shows."""
+        if not self._taken:
+            return True
+        lat, lon, taken_gsd_m = np.array(self._taken).T
+        own_lat, own_lon = box.center
+        north_m = _METRES_PER_DEG * (lat - own_lat)
+        east_m = _METRES_PER_DEG * math.cos(math.radians(own_lat)) * (lon - own_lon)
+        half_m = 0.5 * self._input_px * np.minimum(taken_gsd_m, gsd_m)
+        near = np.maximum(np.abs(north_m), np.abs(east_m)) < half_m
+        alike = np.abs(np.log(taken_gsd_m / gsd_m)) < math.log(_OTHER_SCALE)
+        return not bool((near & alike).any())
+
+    def take(self, box: BBox, gsd_m: float) -> None:
+        """Remember a tile."""
+        self._taken.append((*box.center, gsd_m))
 
 
 def _holds(outer: BBox, inner: BBox) -> bool:

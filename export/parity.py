@@ -11,6 +11,7 @@ import torch
 
 from ..core.camera import Attitude, Camera, ground_from_pixel, pixel_from_ground
 from ..core.engine import Embeddings, Engine, Images
+from ..core.engine_onnx import UNWANTED_OPTIMISERS
 from ..core.errors import S4GError
 from ..core.spec import EncoderSpec
 from ..train.model import Encoder, normalise
@@ -211,7 +212,12 @@ def embed_graph(model: bytes, images: Images, literal: bool = False) -> Embeddin
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
     try:
-        session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(
+            model,
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=UNWANTED_OPTIMISERS,
+        )
     except Exception as error:  # ONNX Runtime has its own kinds, one for each status
         reason = " ".join(str(error).split())
         raise S4GError(

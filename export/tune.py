@@ -23,7 +23,7 @@ TARGETS = ("cpu", "tensorrt")
 # More layers than this share in float, and INT8 is no longer what was asked for.
 MAX_FLOAT_SHARE = 0.3
 _STATISTICS_IMAGES = 64
-_TUNING_PAIRS = 64
+_TUNING_PAIRS = 128
 _SCAN_IMAGES = 32
 
 Progress = Callable[[str, int, str], AbstractContextManager[Callable[[int], None]]]
@@ -84,6 +84,13 @@ class _Variant:
     shifts: dict[str, Doubles]  # of `bias.mean_shifts`
     histograms: Histograms
     equalised: bool
+    chosen: dict[str, Ranges] = field(default_factory=dict)
+
+    def ranges(self, method: str) -> Ranges:
+        """Return the ranges of a method, found once: some take seconds."""
+        if method not in self.chosen:
+            self.chosen[method] = choose_ranges(self.histograms, method)
+        return self.chosen[method]
 
 
 @dataclass
@@ -148,7 +155,8 @@ class Tuner:
                     again = self._try(target, variant, best.trial.method, corrected, keep_float)
                     tried.append(again)
         best = max(tried, key=_merit)
-        return best if self._holds(best, bars) else self._with_floats(best, bars, keep_float)
+        holding = [one for one in tried if self._holds(one, bars)]
+        return max(holding, key=_merit) if holding else self._with_floats(best, bars, keep_float)
 
     def _try(
         self,
@@ -158,7 +166,7 @@ class Tuner:
         corrected: bool,
         keep_float: Collection[str],
     ) -> Quantised:
-        ranges = choose_ranges(variant.histograms, method)
+        ranges = variant.ranges(method)
         model = self._quantise(target, variant.graph, ranges, keep_float)
         if corrected:
             # Weights that are still constants were not rounded: those layers' biases are right.
@@ -220,7 +228,7 @@ class Tuner:
         if not self.layers:
             variant = self._variants[-1]
             method = self.trials[0].method if self.trials else METHODS[0]
-            ranges = choose_ranges(variant.histograms, method)
+            ranges = variant.ranges(method)
             layers = len(OnnxGraph(variant.graph).weighted())
             images = self.pairs.images[:: -(-len(self.pairs.images) // _SCAN_IMAGES)]
             with self.progress("which layers lose", layers, "layers") as advance:

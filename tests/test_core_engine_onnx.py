@@ -13,7 +13,7 @@ import onnxruntime as ort
 import pytest
 
 from s4g.core import engine_onnx
-from s4g.core.engine_onnx import OnnxEngine
+from s4g.core.engine_onnx import UNWANTED_OPTIMISERS, OnnxEngine
 from s4g.core.errors import InputError, S4GError
 
 onnx = pytest.importorskip("onnx", reason="the toy encoder needs onnx (the export extra)")
@@ -148,13 +148,13 @@ class StandIn:
     asked: list[Any]
     batches: list[int]
 
-    def __init__(self, model: bytes, options: Any, providers: list[Any], **more: int) -> None:
+    def __init__(self, model: bytes, options: Any, providers: list[Any], **more: Any) -> None:
         cpu = ["CPUExecutionProvider"]
         self.real = RealSession(model, options, providers=cpu)
         names = [p if isinstance(p, str) else p[0] for p in providers]
         self.names = cpu if StandIn.falls_back else names
         if names != cpu:
-            assert more == {"enable_fallback": 0}
+            assert more == {"enable_fallback": 0, "disabled_optimizers": UNWANTED_OPTIMISERS}
             StandIn.asked = providers
             StandIn.batches = []
             if StandIn.failure is not None:

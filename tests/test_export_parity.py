@@ -223,6 +223,26 @@ def test_a_literal_run_is_the_arithmetic_that_the_file_spells_out() -> None:
     assert Agreement.between(wanted, embed_graph(made, images)).min > 0.999
 
 
+def test_a_layer_that_was_left_in_float_stays_so_when_the_graph_is_optimised() -> None:
+    """ONNX Runtime would round its weights, with one scale for all of its channels."""
+    unlike = toy.normal(16, 16, 1, 1, seed=1) * np.geomspace(0.01, 1, 16)[:, None, None, None]
+    model = toy.encoder(
+        "a = Conv(pixels, w, b) r = Relu(a) c = Conv(r, unlike) s = Relu(c) d = Conv(s, even, b) "
+        "m = ReduceMean <keepdims = 0> (d, space) features = Gemm(m, table)",
+        w=toy.normal(16, 3, 1, 1),
+        b=toy.normal(16),
+        unlike=unlike,
+        even=toy.normal(16, 16, 1, 1, seed=2) / np.geomspace(0.01, 1, 16)[:, None, None],
+        table=toy.normal(16, 32),
+        space=[2, 3],
+    )
+    images = toy.images(12)
+    ranges = choose_ranges(measure(model, images, lambda count: None), "minmax")
+    made = quantise_cpu(model, ranges, keep_float=["c"])
+    literal = embed_graph(made, images, literal=True)
+    assert 1 - Agreement.between(literal, embed_graph(made, images)).min < 1e-4
+
+
 def test_a_graph_that_cannot_be_run_is_refused() -> None:
     with pytest.raises(S4GError) as failure:
         embed_graph(b"no graph", NO_FRAMES)

@@ -16,8 +16,9 @@ import pytest
 pytest.importorskip("torch", reason="export needs torch (the export extra)")
 onnx = pytest.importorskip("onnx", reason="export needs onnx (the export extra)")
 
+from s4g.core.engine import load_engine  # noqa: E402
 from s4g.core.errors import InputError, S4GError  # noqa: E402
-from s4g.export.graph import export_graph  # noqa: E402
+from s4g.export.graph import export_graph, with_metadata  # noqa: E402
 from s4g.export.onnx_graph import OnnxGraph  # noqa: E402
 from s4g.export.parity import Agreement, embed_graph  # noqa: E402
 from s4g.export.prepare import prepare  # noqa: E402
@@ -161,6 +162,25 @@ def test_nodes_kept_in_float_are_untouched(prepared: bytes, ranges: Ranges, int8
             np.testing.assert_array_equal(
                 before.value(first.input[position]), after.value(second.input[position])
             )
+
+
+def test_layers_kept_in_float_are_served_in_float(
+    prepared: bytes, ranges: Ranges, toy_checkpoint: Path, tmp_path: Path
+) -> None:
+    """One of ONNX Runtime's optimisers would round their weights after all."""
+    import onnxruntime as ort
+
+    kept = [n.name for n in OnnxGraph(prepared).weighted()][2:-2]
+    made = quantise_cpu(prepared, ranges, keep_float=kept)
+    made = with_metadata(made, load_checkpoint(toy_checkpoint)[1], {})
+    (tmp_path / "int8.onnx").write_bytes(made)
+    images = tiles(8, seed=3)
+    literal = embed_graph(made, images, literal=True)
+    served = load_engine(tmp_path / "int8.onnx", "cpu", 1).embed(images)
+    (usual,) = ort.InferenceSession(made, providers=["CPUExecutionProvider"]).run(
+        None, {"images": images}
+    )
+    assert np.abs(served - literal).max() < 0.3 * np.abs(usual - literal).max()
 
 
 def test_only_the_named_node_is_quantised(prepared: bytes, ranges: Ranges) -> None:

@@ -227,6 +227,19 @@ def test_no_more_layers_than_a_share_stay_in_float(fragile: Tuner, target: str) 
     assert kept.trial.mean_cosine == max(trial.mean_cosine for trial in made.trials)
 
 
+def test_layers_stay_in_float_in_the_graph_that_did_best() -> None:
+    made = tuner(chain(14, RELU))
+    kept = made.tune("cpu", UNREACHABLE, ())
+    whole = max((t for t in made.trials if not t.kept_float), key=lambda t: t.mean_cosine)
+    assert whole.equalised
+    parts = [t for t in made.trials if t.kept_float]
+    assert [t.kept_float for t in parts] == [1, 2, 4]
+    assert {(t.equalised, t.corrected) for t in parts} == {(True, whole.corrected)}
+    assert kept.trial.mean_cosine == max(t.mean_cosine for t in made.trials)
+    # The worst is left out first, and what it lost is gained.
+    assert 1 - parts[0].mean_cosine < 0.2 * (1 - whole.mean_cosine)
+
+
 def test_layers_the_user_keeps_stay_in_float_and_are_no_candidates(fragile: Tuner) -> None:
     made = dataclasses.replace(fragile, trials=[])
     worst = made.scan()[0].node

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from s4g.core.errors import InputError
 from s4g.core.spec import EncoderSpec
-from s4g.train.checkpoint import load_checkpoint, model_id, save_checkpoint
+from s4g.train.checkpoint import load_checkpoint, model_id, save_checkpoint, start_from
 from s4g.train.model import MEAN, STD, Encoder, ModelConfig, normalise
 from s4g.train.timm_compat import import_timm
 
@@ -189,4 +189,40 @@ def test_a_backbone_without_gradient_checkpointing_says_what_else_saves_memory()
     assert str(error.value) == (
         "backbone test_convnext: has no gradient checkpointing; set grad_checkpointing = false and "
         "use chunk_pairs to save memory"
+    )
+
+
+def test_an_encoder_starts_from_all_weights_of_a_checkpoint(toy_checkpoint: Path) -> None:
+    encoder = Encoder(ModelConfig("test_resnet.r160_in1k", 64, 32))
+    start_from(encoder, toy_checkpoint, "mine")
+    assert model_id(encoder) == load_checkpoint(toy_checkpoint)[1].model_id
+
+
+@pytest.mark.parametrize(
+    ("config", "described"),
+    [
+        (ModelConfig("test_convnext", 64, 32), "test_convnext, 64 px, head layout, 32-d"),
+        (ModelConfig("test_resnet", 64, 48), "test_resnet, 64 px, head layout, 48-d"),
+        (ModelConfig("test_resnet", 96, 32), "test_resnet, 96 px, head layout, 32-d"),
+        (ModelConfig("test_resnet", 64, 0, head="pool"), "test_resnet, 64 px, head pool, 96-d"),
+    ],
+)
+def test_a_checkpoint_of_another_architecture_is_no_start(
+    toy_checkpoint: Path, config: ModelConfig, described: str
+) -> None:
+    with pytest.raises(InputError) as error:
+        start_from(Encoder(config), toy_checkpoint, "mine")
+    assert str(error.value) == (
+        f"--init {toy_checkpoint}: is test_resnet, 64 px, head layout, 32-d; recipe mine trains "
+        f"{described}; give a checkpoint of the recipe's [model], or change it"
+    )
+
+
+def test_a_start_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file({"stem.weight": torch.zeros(2)}, path)
+    with pytest.raises(InputError) as error:
+        start_from(Encoder(ModelConfig("test_resnet", 64, 32)), path, "mine")
+    assert str(error.value) == (
+        f"{path}: a safetensors file without an encoder spec; train with s4g-train"
     )

@@ -48,11 +48,11 @@ def one_thread() -> Iterator[None]:
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(1e-3, 1e3))
-def test_signed_inputs_take_256_steps_around_zero_and_move_by_half_a_step_at_most(
+def test_inputs_take_255_steps_around_zero_and_move_by_half_a_step_at_most(
     seed: int, size: float
 ) -> None:
     values = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(seed)) * size
-    rounded = rounded_input(values, unsigned=False)
+    rounded = rounded_input(values)
     step = values.abs().max() / 127
     numbers = rounded / step
     assert torch.allclose(numbers, numbers.round(), atol=1e-3)
@@ -60,23 +60,8 @@ def test_signed_inputs_take_256_steps_around_zero_and_move_by_half_a_step_at_mos
     assert (rounded - values).abs().max() <= step * 0.501
 
 
-@given(st.integers(0, 2**32 - 1), st.floats(-5, 5))
-def test_unsigned_inputs_take_256_steps_of_their_range_and_hold_zero(
-    seed: int, shift: float
-) -> None:
-    values = torch.randn(50, generator=torch.Generator().manual_seed(seed)) + shift
-    values[0] = 0.0
-    rounded = rounded_input(values, unsigned=True)
-    step = (values.max().clamp(min=0) - values.min().clamp(max=0)) / 255
-    numbers = rounded / step
-    assert torch.allclose(numbers, numbers.round(), atol=1e-3)
-    assert rounded[0] == 0
-    assert (rounded - values).abs().max() <= step * 1.001  # ends may lie half a step outside
-
-
 def test_inputs_that_are_all_zero_stay_zero() -> None:
-    for unsigned in (False, True):
-        assert torch.equal(rounded_input(torch.zeros(2, 3), unsigned), torch.zeros(2, 3))
+    assert torch.equal(rounded_input(torch.zeros(2, 3)), torch.zeros(2, 3))
 
 
 def test_weights_have_a_step_of_their_own_in_each_output_channel() -> None:
@@ -99,7 +84,7 @@ def test_a_factor_per_output_channel_moves_no_weight_to_another_step(seed: int) 
 
 
 def test_gradients_pass_as_if_nothing_was_rounded() -> None:
-    for rounded in (rounded_weight, lambda v: rounded_input(v, False)):
+    for rounded in (rounded_weight, rounded_input):
         values = torch.randn(3, 8, requires_grad=True)
         rounded(values).backward(torch.arange(24.0).reshape(3, 8))
         assert torch.equal(values.grad, torch.arange(24.0).reshape(3, 8))
@@ -108,7 +93,7 @@ def test_gradients_pass_as_if_nothing_was_rounded() -> None:
 def test_rounding_is_in_float32_where_the_rest_is_in_bfloat16() -> None:
     values = torch.randn(2, 4)
     with torch.autocast("cpu", torch.bfloat16):
-        assert rounded_input(values.bfloat16(), False).dtype == torch.float32
+        assert rounded_input(values.bfloat16()).dtype == torch.float32
         assert rounded_weight(values).dtype == torch.float32
 
 
@@ -122,23 +107,10 @@ def test_a_convolution_computes_with_rounded_weight_and_input() -> None:
     first, second = layers
     weights = [rounded_weight(layer.weight).detach() for layer in layers]
     with torch.no_grad():
-        middle = nn.functional.conv2d(rounded_input(images, False), weights[0], first.bias, 2, 1)
-        expected = nn.functional.conv2d(
-            rounded_input(middle, False), weights[1], second.bias, groups=5
-        )
-        assert prepare(layers, "both", "two") == 2
+        middle = nn.functional.conv2d(rounded_input(images), weights[0], first.bias, 2, 1)
+        expected = nn.functional.conv2d(rounded_input(middle), weights[1], second.bias, groups=5)
+        assert prepare(layers, "two") == 2
         assert torch.equal(layers(images), expected)
-
-
-def test_the_target_cpu_rounds_inputs_to_unsigned_integers() -> None:
-    torch.manual_seed(0)
-    layers = nn.Sequential(nn.Linear(6, 4))
-    values = torch.rand(3, 6)
-    expected = nn.functional.linear(
-        rounded_input(values, True), rounded_weight(layers[0].weight), layers[0].bias
-    )
-    prepare(layers, "cpu", "one")
-    assert torch.equal(layers(values), expected)
 
 
 def test_a_convolution_padded_as_in_tensorflow_stays_so() -> None:
@@ -148,9 +120,9 @@ def test_a_convolution_padded_as_in_tensorflow_stays_so() -> None:
     same = copy.deepcopy(layer)
     with torch.no_grad():
         same.weight.copy_(rounded_weight(layer.weight))
-        expected = same(rounded_input(images, False))
+        expected = same(rounded_input(images))
         layers = nn.Sequential(layer)
-        prepare(layers, "both", "one")
+        prepare(layers, "one")
         assert torch.equal(layers(images), expected)
 
 
@@ -166,7 +138,7 @@ def test_an_encoder_keeps_names_and_weights_and_counts_its_layers(backbone: str,
     images = torch.randn(4, 3, 64, 64)
     with torch.no_grad():
         exact = encoder(images)
-        assert prepare(encoder, "both", backbone) == len(weighted)
+        assert prepare(encoder, backbone) == len(weighted)
         rounded = encoder(images)
     assert (model_id(encoder), list(encoder.state_dict())) == (before, names)
     assert not torch.equal(exact, rounded)
@@ -225,8 +197,8 @@ def test_branches_that_export_merges_are_rounded_as_the_merged_layer(name: str) 
         if isinstance(exported, nn.Conv2d):
             exported = nn.Sequential(exported)
         convolutions = sum(isinstance(m, nn.Conv2d) for m in exported.modules())
-        assert prepare(exported, "both", "exported") == convolutions
-        assert prepare(holder, "both", "trained") == convolutions
+        assert prepare(exported, "exported") == convolutions
+        assert prepare(holder, "trained") == convolutions
         rounded = holder(images)
         assert torch.allclose(rounded, exported(images), atol=2e-5)
     assert (rounded - exact).abs().max() > 1e-3
@@ -236,7 +208,7 @@ def test_branches_that_export_merges_are_rounded_as_the_merged_layer(name: str) 
 def test_all_branches_of_a_merged_layer_learn(name: str) -> None:
     torch.manual_seed(0)
     holder = nn.Sequential(lived(merged_blocks()[name])).train()
-    prepare(holder, "both", "trained")
+    prepare(holder, "trained")
     means = [m.running_mean.clone() for m in holder.modules() if isinstance(m, nn.BatchNorm2d)]
     holder(torch.randn(4, 8, 12, 12)).square().sum().backward()
     for parameter, value in holder.named_parameters():
@@ -249,7 +221,7 @@ def test_all_branches_of_a_merged_layer_learn(name: str) -> None:
 def test_a_layer_whose_weight_is_made_of_another_is_refused_by_name() -> None:
     layers = nn.ModuleDict({"stem": nn.Sequential(import_timm().layers.StdConv2d(3, 4, 3))})
     with pytest.raises(InputError) as error:
-        prepare(layers, "both", "resnetv2_50x1_bit")
+        prepare(layers, "resnetv2_50x1_bit")
     assert str(error.value) == (
         "backbone resnetv2_50x1_bit: its layer stem.0 (StdConv2d) is not known to --qat; leave "
         "out --qat, or choose another backbone"
@@ -261,7 +233,7 @@ def test_a_block_that_export_merges_in_an_unknown_way_is_refused_by_name() -> No
 
     layers = nn.ModuleDict({"blocks": nn.Sequential(RepGhostModule(4, 4))})
     with pytest.raises(InputError) as error:
-        prepare(layers, "both", "repghostnet_050")
+        prepare(layers, "repghostnet_050")
     assert str(error.value) == (
         "backbone repghostnet_050: its layer blocks.0 (RepGhostModule) is not known to --qat; "
         "leave out --qat, or choose another backbone"
@@ -271,12 +243,12 @@ def test_a_block_that_export_merges_in_an_unknown_way_is_refused_by_name() -> No
 def test_a_norm_folded_into_the_layer_before_it_is_no_reason_to_refuse() -> None:
     from timm.models.repvit import ConvNorm
 
-    assert prepare(nn.Sequential(nn.Sequential(ConvNorm(3, 4))), "both", "one") == 1
+    assert prepare(nn.Sequential(nn.Sequential(ConvNorm(3, 4))), "one") == 1
 
 
 def test_a_network_with_nothing_to_round_is_refused() -> None:
     with pytest.raises(InputError) as error:
-        prepare(nn.Sequential(nn.Flatten()), "both", "flat")
+        prepare(nn.Sequential(nn.Flatten()), "flat")
     assert str(error.value) == "backbone flat: has no layer that INT8 applies to; leave out --qat"
 
 
@@ -295,7 +267,7 @@ def test_frozen_norms_keep_their_statistics_until_training_mode_is_set() -> None
 def rounded_encoder(backbone: str = "test_convnext") -> Encoder:
     torch.manual_seed(0)
     encoder = Encoder(ModelConfig(backbone, 64, 0, head="pool"))
-    prepare(encoder, "both", backbone)
+    prepare(encoder, backbone)
     return encoder
 
 
@@ -385,7 +357,6 @@ def test_training_goes_on_from_the_checkpoint_with_rounded_layers(
     assert spec.provenance["init"] == model_id(start)
     assert spec.provenance["qat"] == {
         "enabled": True,
-        "target": "both",
         "length": 0.25,
         "learning_rate_factor": 0.1,
         "freeze_norms": 0.5,
@@ -435,7 +406,6 @@ def test_norms_freeze_after_their_share_of_the_steps(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("target='gpu'", "target = 'gpu' must be one of both, cpu"),
         ("length=0", "length = 0.0 must lie in (0, 1]"),
         ("length=1.5", "length = 1.5 must lie in (0, 1]"),
         ("learning_rate_factor=-1", "learning_rate_factor = -1.0 must lie in (0, 1]"),
@@ -514,9 +484,9 @@ def test_fine_tuning_by_command_is_recorded_and_resumed_with_the_same_settings_o
     assert started_from == load_checkpoint(toy_checkpoint)[1].model_id
     capsys.readouterr()
     longer = [*words, "--resume", "--steps", "2"]
-    assert failure(capsys, *longer, "--set", "qat.target='cpu'") == (
-        f'error: {run / "recipe.json"}: this run was started with qat.target = "both", the recipe '
-        'now says "cpu"; restore it to resume, or train into a new --out\n'
+    assert failure(capsys, *longer, "--set", "qat.freeze_norms=0") == (
+        f"error: {run / 'recipe.json'}: this run was started with qat.freeze_norms = 0.5, the "
+        "recipe now says 0.0; restore it to resume, or train into a new --out\n"
     )
     cli.main(longer, standalone_mode=False)
     assert load_state(run / "state.safetensors")[1]["step"] == 2

@@ -194,7 +194,7 @@ def test_a_change_that_names_no_value_of_a_table_is_refused(change: str) -> None
     assert str(error.value) == (
         f"--set {change}: expected TABLE.KEY=VALUE with a value in TOML, such as "
         "optim.batch_pairs=16 or optim.precision='fp32'; tables are model, views, optim, data, "
-        "loss, sampling, augment, distill, loading"
+        "loss, sampling, augment, distill, loading, qat"
     )
 
 

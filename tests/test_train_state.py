@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,28 @@ def test_a_source_of_imagery_that_is_gone_is_named(tmp_path: Path) -> None:
 def test_what_changes_no_weight_may_differ(tmp_path: Path) -> None:
     write_recipe(tmp_path, load_recipe("edge"))
     check_same_recipe(tmp_path, load_recipe("edge", ("optim.save_every=7",)))
+
+
+def test_a_run_from_before_fine_tuning_goes_on(tmp_path: Path) -> None:
+    recipe = load_recipe("edge")
+    write_recipe(tmp_path, recipe)
+    path = tmp_path / "recipe.json"
+    kept = json.loads(path.read_text())
+    del kept["qat"], kept["model"]["init"]
+    path.write_text(json.dumps(kept))
+    check_same_recipe(tmp_path, recipe)
+    with pytest.raises(InputError, match=r"started with model\.init = nothing, the recipe now"):
+        check_same_recipe(tmp_path, load_recipe("edge", ("model.init='a.safetensors'",)))
+    with pytest.raises(InputError, match=r"with qat\.enabled = nothing, the recipe now says true"):
+        check_same_recipe(tmp_path, load_recipe("edge", ("qat.enabled=true",)))
+
+
+def test_settings_of_quantisation_matter_only_where_it_is_enabled(tmp_path: Path) -> None:
+    write_recipe(tmp_path, load_recipe("edge"))
+    check_same_recipe(tmp_path, load_recipe("edge", ("qat.length=0.5",)))
+    write_recipe(tmp_path, load_recipe("edge", ("qat.enabled=true",)))
+    with pytest.raises(InputError, match=r"with qat\.length = 0\.25, the recipe now says 0\.5"):
+        check_same_recipe(tmp_path, load_recipe("edge", ("qat.enabled=true", "qat.length=0.5")))
 
 
 def test_a_longer_training_may_be_asked_for(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ class Trainer:
         self.averaged.eval().requires_grad_(False)
         if recipe.qat.enabled:
             for encoder in (self.encoder, self.averaged):
-                prepare(encoder, recipe.qat.target, recipe.model.backbone)
+                prepare(encoder, recipe.model.backbone)
         self.loss = SymmetricInfoNCE(recipe.loss).to(device)
         self.optimizer = make_optimizer(self.encoder, self.loss, recipe.optim)
         self.scaler = torch.amp.GradScaler(

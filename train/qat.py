@@ -2,11 +2,12 @@
 
 Weights: int8, symmetric, one scale per output channel, the greatest magnitude at 127: the rule of
 both exported graphs. The scale of a batch norm behind the layer, or of ConvNeXt's LayerScale, is
-per output channel as well, so folding it in at export moves no weight to another step. Inputs: one
-range per tensor, that of the batch. Nothing is learnt or remembered for it, so the state of a
-training and its checkpoint have the usual names, and export calibrates as for any checkpoint. The
-gradient passes the rounding unchanged (straight-through, Bengio et al., arXiv:1308.3432; the ranges
-clip nothing).
+per output channel as well, so folding it in at export moves no weight to another step. Inputs:
+int8, symmetric around 0, one scale per tensor, as in the TensorRT graph; the CPU graph's free zero
+point is finer, never coarser. The range is that of the batch. Nothing is learnt or remembered for
+it, so the state of a training and its checkpoint have the usual names, and export calibrates as for
+any checkpoint. The gradient passes the rounding unchanged (straight-through, Bengio et al.,
+arXiv:1308.3432; the range clips nothing).
 """
 
 from __future__ import annotations
@@ -23,9 +24,7 @@ from torch import nn
 from ..core.errors import InputError
 from .timm_compat import import_timm
 
-TARGETS = ("both", "cpu")
-_WEIGHT_MAX = 127  # of int8 weights; -128 is not used, as in ONNX Runtime
-_LEVELS_U8 = 255
+_GREATEST = 127  # of int8; -128 is not used, so that the steps are symmetric
 # Blocks whose branches export merges into one convolution: the child that takes the sum of the
 # branches, or "" where the sum is the block's output.
 _MERGED_BLOCKS = {
@@ -48,8 +47,6 @@ class QatConfig:
 
     Attributes:
         enabled: round weights and inputs of layers; the command's `--qat`.
-        target: `both`: inputs as signed integers, symmetric around 0, the coarser of the two
-            grids; `cpu`: as unsigned integers with a free zero point.
         length: share of the recipe's steps or epochs.
         learning_rate_factor: of the recipe's peak.
         freeze_norms: share of the training after which batch norms keep the statistics they have,
@@ -57,7 +54,6 @@ class QatConfig:
     """
 
     enabled: bool = False
-    target: str = "both"
     length: float = 0.25
     learning_rate_factor: float = 0.1
     freeze_norms: float = 0.5
@@ -66,12 +62,8 @@ class QatConfig:
         """Refuse values out of range; `origin` names the recipe.
 
         Raises:
-            InputError: an unknown target or a share out of range.
+            InputError: a share is out of range.
         """
-        if self.target not in TARGETS:
-            raise InputError(
-                f"{origin}: target = {self.target!r} must be one of {', '.join(TARGETS)}"
-            )
         for name in ("length", "learning_rate_factor"):
             if not 0 < getattr(self, name) <= 1:
                 raise InputError(f"{origin}: {name} = {getattr(self, name)} must lie in (0, 1]")
@@ -79,7 +71,7 @@ class QatConfig:
             raise InputError(f"{origin}: freeze_norms = {self.freeze_norms} must lie in [0, 1]")
 
 
-def prepare(encoder: nn.Module, target: str, backbone: str) -> int:
+def prepare(encoder: nn.Module, backbone: str) -> int:
     """Make the layers of an encoder compute with rounded weights and inputs; return how many do.
 
     Convolutions and linear layers change their class, in place: names and values of all weights
@@ -87,14 +79,12 @@ def prepare(encoder: nn.Module, target: str, backbone: str) -> int:
 
     Args:
         encoder: with weights; not yet compiled or wrapped.
-        target: one of `TARGETS`.
         backbone: for errors.
 
     Raises:
         InputError: a layer cannot be rounded as its exported form will be, or there is none.
     """
-    unsigned = target == "cpu"
-    count = _prepare_children(encoder, unsigned, backbone, "")
+    count = _prepare_children(encoder, backbone, "")
     if not count:
         raise InputError(f"backbone {backbone}: has no layer that INT8 applies to; leave out --qat")
     return count
@@ -107,45 +97,32 @@ def freeze_norms(encoder: nn.Module) -> None:
             module.eval()
 
 
-def rounded_input(values: torch.Tensor, unsigned: bool) -> torch.Tensor:
-    """Round a tensor to 256 steps of its own range; returns float32.
-
-    Args:
-        values: any shape, float.
-        unsigned: steps from the least to the greatest value, 0 among them, as in the CPU graph;
-            else symmetric around 0, as in the TensorRT graph.
-    """
+def rounded_input(values: torch.Tensor) -> torch.Tensor:
+    """Round a tensor of any shape to 255 symmetric steps; returns float32."""
     with torch.no_grad():
-        low, high = (bound.float() for bound in values.aminmax())
-        if unsigned:
-            low, high = low.clamp(max=0), high.clamp(min=0)
-            scale = _scale(high - low, _LEVELS_U8)
-            zero = (-low / scale).round().int()
-            least, greatest = 0, _LEVELS_U8
-        else:
-            scale = _scale(torch.maximum(-low, high), _WEIGHT_MAX)
-            zero = torch.zeros_like(scale, dtype=torch.int32)
-            least, greatest = -_WEIGHT_MAX - 1, _WEIGHT_MAX
-    rounded: torch.Tensor = _StraightThrough.apply(  # type: ignore[no-untyped-call]
-        values.float(), scale, zero, least, greatest
-    )
-    return rounded
+        low, high = values.aminmax()
+        scale = _scale(torch.maximum(-low, high))
+    return _rounded(values, scale)
 
 
 def rounded_weight(weight: torch.Tensor) -> torch.Tensor:
     """Round a weight (O, …) to 255 symmetric steps per output channel; returns float32."""
     with torch.no_grad():
-        scale = _scale(weight.float().flatten(1).abs().amax(1), _WEIGHT_MAX)
-        zero = torch.zeros_like(scale, dtype=torch.int32)
+        scale = _scale(weight.flatten(1).abs().amax(1))
+    return _rounded(weight, scale)
+
+
+def _scale(greatest: torch.Tensor) -> torch.Tensor:
+    # A tensor of zeros has no range; any step holds it exactly.
+    return torch.where(greatest == 0, 1.0, greatest.float() / _GREATEST)
+
+
+def _rounded(values: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    # In float32 also where the rest is in half precision, which has no number for every step.
     rounded: torch.Tensor = _StraightThrough.apply(  # type: ignore[no-untyped-call]
-        weight.float(), scale, zero, -_WEIGHT_MAX, _WEIGHT_MAX
+        values.float(), scale
     )
     return rounded
-
-
-def _scale(span: torch.Tensor, steps: int) -> torch.Tensor:
-    # A channel of zeros has no range; any step holds it exactly.
-    return torch.where(span == 0, 1.0, span / steps)
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -156,33 +133,24 @@ class _StraightThrough(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        values: torch.Tensor,
-        scale: torch.Tensor,
-        zero: torch.Tensor,
-        least: int,
-        greatest: int,
-    ) -> torch.Tensor:
+    def forward(ctx: Any, values: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        zero = torch.zeros_like(scale, dtype=torch.int32)
+        steps = -_GREATEST, _GREATEST
         if scale.ndim:
-            return torch.fake_quantize_per_channel_affine(values, scale, zero, 0, least, greatest)
-        return torch.fake_quantize_per_tensor_affine(values, scale, zero, least, greatest)
+            return torch.fake_quantize_per_channel_affine(values, scale, zero, 0, *steps)
+        return torch.fake_quantize_per_tensor_affine(values, scale, zero, *steps)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
-        return gradient, None, None, None, None
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return gradient, None
 
 
 class _Conv(nn.modules.conv._ConvNd):
     """A convolution with rounded weight and input."""
 
-    s4g_unsigned: bool
-
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         weight = rounded_weight(self.weight)
-        out: torch.Tensor = self._conv_forward(
-            rounded_input(images, self.s4g_unsigned), weight, self.bias
-        )
+        out: torch.Tensor = self._conv_forward(rounded_input(images), weight, self.bias)
         return out
 
 
@@ -197,11 +165,9 @@ class _ConvSame(_Conv):
 class _Linear(nn.Linear):
     """A linear layer with rounded weight and input."""
 
-    s4g_unsigned: bool
-
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        values, weight = rounded_input(values, self.s4g_unsigned), rounded_weight(self.weight)
-        return nn.functional.linear(values, weight, self.bias)
+        weight = rounded_weight(self.weight)
+        return nn.functional.linear(rounded_input(values), weight, self.bias)
 
 
 class _MergedBlock(nn.Module):
@@ -212,11 +178,10 @@ class _MergedBlock(nn.Module):
     statistics at rest the block then computes just what its exported form does.
     """
 
-    s4g_unsigned: bool
     s4g_sum: str
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        images = rounded_input(images, self.s4g_unsigned)
+        images = rounded_input(images)
         error = _rounding_error(self, images)
         out: torch.Tensor
         if not self.s4g_sum:
@@ -261,23 +226,22 @@ _LAYERS: dict[str, type[nn.Module]] = {
 
 
 @cache
-def _rounding_class(kind: str, unsigned: bool) -> type[nn.Module]:
+def _rounding_class(kind: str) -> type[nn.Module]:
     """Return what a layer or block of this full class name becomes."""
     module, name = kind.rsplit(".", 1)
     original = getattr(importlib.import_module(module), name)
     bases = (_LAYERS.get(kind, _MergedBlock), original)
-    settings = {"s4g_unsigned": unsigned, "s4g_sum": _MERGED_BLOCKS.get(kind, "")}
-    return type(f"Rounded{name}", bases, settings)
+    return type(f"Rounded{name}", bases, {"s4g_sum": _MERGED_BLOCKS.get(kind, "")})
 
 
-def _prepare_children(module: nn.Module, unsigned: bool, backbone: str, place: str) -> int:
+def _prepare_children(module: nn.Module, backbone: str, place: str) -> int:
     """Prepare all layers below a module; return how many layers of the export they are."""
     count = 0
     for name, child in module.named_children():
         where = f"{place}.{name}" if place else name
         kind = f"{type(child).__module__}.{type(child).__qualname__}"
         if kind in _LAYERS or kind in _MERGED_BLOCKS:
-            child.__class__ = _rounding_class(kind, unsigned)
+            child.__class__ = _rounding_class(kind)
             count += 1
         elif isinstance(child, _WEIGHTED) or (place and _merges_otherwise(child)):
             raise InputError(
@@ -285,9 +249,9 @@ def _prepare_children(module: nn.Module, unsigned: bool, backbone: str, place: s
                 "--qat; leave out --qat, or choose another backbone"
             )
         if kind not in _MERGED_BLOCKS:
-            count += _prepare_children(child, unsigned, backbone, where)
+            count += _prepare_children(child, backbone, where)
         elif after := _MERGED_BLOCKS[kind]:
-            count += _prepare_children(getattr(child, after), unsigned, backbone, where)
+            count += _prepare_children(getattr(child, after), backbone, where)
     return count
 
 

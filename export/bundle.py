@@ -34,6 +34,7 @@ from .macs import count_macs, weight_bytes
 from .page import Worst, render_page, worst_cases
 from .parity import (
     Agreement,
+    Changes,
     Pairs,
     check_distinct,
     check_fp32,
@@ -316,6 +317,7 @@ class _Judge:
             recall=paired.recall,
             recall_on_fp32_tiles=dataclasses.replace(paired, tiles=trained.tiles).recall,
             top1_agreement=top1_agreement(trained, paired),
+            changes=Changes.between(trained, paired),
             latency=latency,
             images_per_s=None if batched is None else 1e3 * _THROUGHPUT_BATCH / batched.p50_ms,
             quantised=count_quantised(made.model),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from ..core.camera import Attitude, Camera, ground_from_pixel, pixel_from_ground
@@ -73,10 +74,36 @@ class Recall:
     @classmethod
     def of(cls, views: Embeddings, tiles: Embeddings) -> Recall:
         """Match views (N, D) to tiles (N, D); view i shows tile i, and loses where scores tie."""
-        scores = views @ tiles.T
-        # Not "at least as high", which NaN never is.
-        ahead = (~(scores < np.diag(scores)[:, None] - TIE)).sum(axis=1) - 1
+        ahead = _ahead(views, tiles)
         return cls(float((ahead < 1).mean()), float((ahead < 5).mean()))
+
+
+def _ahead(views: Embeddings, tiles: Embeddings) -> npt.NDArray[np.int64]:
+    """Return how many other tiles (N, D) score at least as high as each view's (N, D) own."""
+    scores = views @ tiles.T
+    # Not "at least as high", which NaN never is.
+    ahead: npt.NDArray[np.int64] = (~(scores < np.diag(scores)[:, None] - TIE)).sum(axis=1) - 1
+    return ahead
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Views whose own tile one encoder ranks first and another does not.
+
+    Attributes:
+        lost: the first encoder does, the second does not.
+        gained: the other way round. A recall that falls by less than the square root of both
+            together may fall by chance.
+    """
+
+    lost: int
+    gained: int
+
+    @classmethod
+    def between(cls, first: Paired, second: Paired) -> Changes:
+        """Compare two encoders on the same pairs."""
+        before, after = (_ahead(p.views, p.tiles) < 1 for p in (first, second))
+        return cls(int((before & ~after).sum()), int((after & ~before).sum()))
 
 
 def top1_agreement(first: Paired, second: Paired) -> float:

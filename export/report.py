@@ -13,7 +13,7 @@ from .bench import Latency, verdict
 from .calibration import TileSet
 from .graph import OPSET
 from .machine import machine
-from .parity import Agreement, Recall
+from .parity import Agreement, Changes, Recall
 from .sensitivity import LayerLoss
 from .tune import Bars, Trial
 
@@ -40,6 +40,7 @@ class Artefact:
         recall: views and tiles embedded by this engine.
         recall_on_fp32_tiles: views embedded by this engine, tiles by the checkpoint.
         top1_agreement: share of views for which engine and checkpoint rank the same tile first.
+        changes: views whose own tile the checkpoint found and this engine did not, and the reverse.
         latency: of one image; None where it was not timed (TensorRT graphs).
         images_per_s: in batches of 8; None where it was not timed.
         quantised: how many operators of each type run in INT8.
@@ -58,6 +59,7 @@ class Artefact:
     recall: Recall
     recall_on_fp32_tiles: Recall
     top1_agreement: float
+    changes: Changes
     latency: Latency | None
     images_per_s: float | None
     quantised: dict[str, int]
@@ -133,8 +135,8 @@ def _missed(artefact: Artefact, checkpoint: Recall, bars: Bars) -> list[str]:
     drop = checkpoint.r1 - artefact.recall.r1
     if drop > bars.max_r1_drop + _ROUNDING:
         found.append(
-            f"R@1 {checkpoint.r1:.3f} to {artefact.recall.r1:.3f}, "
-            f"--max-recall-drop {bars.max_r1_drop:g}"
+            f"R@1 {checkpoint.r1:.3f} to {artefact.recall.r1:.3f} ({artefact.changes.lost} views "
+            f"lost, {artefact.changes.gained} gained), --max-recall-drop {bars.max_r1_drop:g}"
         )
     return found
 

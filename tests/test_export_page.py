@@ -24,7 +24,7 @@ from s4g.core.spec import EncoderSpec
 from s4g.export.bench import Latency
 from s4g.export.calibration import TileSet
 from s4g.export.page import Worst, render_page, worst_cases
-from s4g.export.parity import Agreement, Pairs, Recall
+from s4g.export.parity import Agreement, Changes, Pairs, Recall
 from s4g.export.report import Artefact, Report, as_json
 from s4g.export.sensitivity import LayerLoss
 from s4g.export.tune import Bars, Trial
@@ -60,6 +60,7 @@ def artefact(name: str, target: str, precision: str, mean: float, **changes: Any
         recall=Recall(mean - 0.1, mean - 0.05),
         recall_on_fp32_tiles=Recall(mean - 0.09, mean - 0.04),
         top1_agreement=mean - 0.031,
+        changes=Changes(lost=int(1e4 * mean) % 37, gained=int(1e4 * mean) % 23),
         latency=Latency(10 * mean, 11 * mean, 12 * mean) if timed else None,
         images_per_s=1234 * mean if timed else None,
         quantised={},
@@ -209,6 +210,8 @@ WRITTEN: dict[str, Callable[[Any], str]] = {
     "r1": percent,
     "r5": percent,
     "top1_agreement": percent,
+    "lost": lambda v: f"{v} lost",
+    "gained": lambda v: f"{v} gained",
     "p50_ms": lambda v: f"{v:.2f}",
     "p95_ms": lambda v: f"{v:.2f}",
     "p99_ms": lambda v: f"{v:.2f}",
@@ -268,7 +271,7 @@ def test_a_file_stands_in_one_row_with_the_change_against_the_checkpoint(full: P
     files = {row[0]: row[1:] for row in full.rows if len(row) == 13}
     assert files["checkpoint torch"] == ["", "", "", "", "", "", "89.71", "94.73", "", "", "", ""]
     assert files["encoder.cpu.int8.onnx INT8, CPU"] == [
-        "99.3", "0.9932", "0.9821", "0.9710", "6.8e-03", "96.22",
+        "99.3", "0.9932", "0.9821", "0.9710", "6.8e-03", "96.22 16 lost, 19 gained",
         "89.32 −0.39", "94.32 −0.41", "9.93", "10.93", "11.92", "1,226",
     ]  # fmt: skip
     assert files["encoder.fp32.onnx FP32, any target"][6] == "89.99 +0.28"

@@ -18,6 +18,7 @@ from s4g.core.errors import S4GError
 from s4g.export.graph import export_graph
 from s4g.export.parity import (
     Agreement,
+    Changes,
     Paired,
     Pairs,
     Recall,
@@ -81,6 +82,15 @@ def test_top_1_agrees_where_both_rank_the_same_tile_first_right_or_wrong() -> No
     second = Paired(tiles, tiles[[0, 1, 3, 2]])
     assert top1_agreement(first, second) == 3 / 4
     assert top1_agreement(first, first) == 1
+
+
+def test_changes_count_views_lost_and_gained_apart() -> None:
+    tiles = np.eye(6, dtype=np.float32)
+    first, second = tiles.copy(), tiles.copy()
+    first[0] = first[1] = tiles[5]  # missed by the first alone
+    second[2] = tiles[5]  # by the second alone
+    first[3] = second[3] = tiles[5]  # by both
+    assert Changes.between(Paired(tiles, first), Paired(tiles, second)) == Changes(1, 2)
 
 
 def test_embeddings_of_pairs_part_into_tiles_and_views() -> None:

@@ -15,7 +15,7 @@ from s4g.core.spec import EncoderSpec
 from s4g.export import report as reporting
 from s4g.export.bench import Latency
 from s4g.export.calibration import TileSet
-from s4g.export.parity import Agreement, Recall
+from s4g.export.parity import Agreement, Changes, Recall
 from s4g.export.report import Artefact, Report, check_bars
 from s4g.export.sensitivity import LayerLoss
 from s4g.export.tune import Bars, Trial
@@ -39,6 +39,7 @@ def artefact(precision: str = "int8", **changes: object) -> Artefact:
         recall=Recall(0.90, 0.97),
         recall_on_fp32_tiles=Recall(0.91, 0.97),
         top1_agreement=0.985,
+        changes=Changes(lost=4, gained=1),
         latency=Latency(5.0, 6.0, 7.0) if precision == "int8" else Latency(15.0, 16.0, 17.0),
         images_per_s=250.0 if precision == "int8" else 80.0,
         quantised={"Conv": 20} if precision == "int8" else {},
@@ -92,7 +93,9 @@ def test_bars_are_not_for_fp32_which_has_its_own_gate() -> None:
 
 def test_lost_recall_is_a_miss() -> None:
     made = report(artefact("fp32"), artefact("int8", recall=Recall(0.88, 0.95)))
-    assert made.missed == ["encoder.int8.onnx: R@1 0.910 to 0.880, --max-recall-drop 0.02"]
+    assert made.missed == [
+        "encoder.int8.onnx: R@1 0.910 to 0.880 (4 views lost, 1 gained), --max-recall-drop 0.02"
+    ]
 
 
 def test_a_drop_of_exactly_the_bar_passes() -> None:
@@ -106,7 +109,8 @@ def test_a_missed_bar_fails_naming_figures_and_remedies() -> None:
     assert failure.value.exit_code == 1
     assert str(failure.value) == (
         "encoder.int8.onnx: cosine to the checkpoint 0.9700 at the 1st percentile, "
-        "--min-cosine 0.98; encoder.int8.onnx: R@1 0.910 to 0.880, --max-recall-drop 0.02; "
+        "--min-cosine 0.98; encoder.int8.onnx: R@1 0.910 to 0.880 (4 views "
+        "lost, 1 gained), --max-recall-drop 0.02; "
         "nothing was written: calibrate on more imagery (--images), keep more layers in float "
         "(--keep-float), fine-tune the checkpoint with s4g-train --qat, or pass --accept-loss"
     )

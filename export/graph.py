@@ -34,15 +34,18 @@ class _ExportGraph(nn.Module):
     def __init__(self, encoder: Encoder, spec: EncoderSpec) -> None:
         super().__init__()
         self.encoder = encoder
+        self.side_px = spec.input_px
         mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
-        self.register_buffer("scale", (1 / (255 * std)).reshape(3, 1, 1))
-        self.register_buffer("shift", (-mean / std).reshape(3, 1, 1))
+        self.register_buffer("scale", (1 / (255 * std)).repeat(spec.input_px))
+        self.register_buffer("shift", (-mean / std).repeat(spec.input_px))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        # As train.model.normalise, but transposed while a pixel is one byte and with channels
-        # outermost, where one product and one sum run over whole planes: a sixth of the time.
-        planes = images.permute(0, 3, 1, 2).float()
-        embeddings: torch.Tensor = self.encoder(planes * self.scale + self.shift)
+        # As train.model.normalise, but by whole lines of pixels, with constants as long: three
+        # channels innermost are too few for a vector unit, and took 15 % of an INT8 call.
+        # The cast comes first: TensorRT takes bytes at its door, not in any other operator.
+        lines = images.float().reshape(-1, self.side_px, 3 * self.side_px)
+        pixels = (lines * self.scale + self.shift).reshape(-1, self.side_px, self.side_px, 3)
+        embeddings: torch.Tensor = self.encoder(pixels.permute(0, 3, 1, 2))
         return embeddings
 
 

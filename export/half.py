@@ -21,7 +21,6 @@ from .onnx_graph import LAYOUT, WEIGHTED, OnnxGraph
 _MIN_OPSET = 19
 _MAX = float(np.finfo(np.float16).max)
 _SMALLEST_NORMAL = float(np.finfo(np.float16).tiny)
-_SMALLEST = float(np.finfo(np.float16).smallest_subnormal)
 _QUANTISERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 # They add up many numbers, or squares, which FP16 would not hold. TensorRT 11 computes a layer in
 # the type of its inputs; 10 computes normalisations in FP32 either way.
@@ -30,8 +29,6 @@ _SUMS = frozenset(
     | {"LpNormalization", "Pow", "ReduceL1", "ReduceL2", "ReduceMean", "ReduceSum"}
     | {"ReduceSumSquare", "RMSNormalization", "Softmax"}
 )
-# They read a tensor's shape, whatever it is made of.
-_SHAPES = frozenset({"Shape", "Size"})
 
 
 def to_half(model: bytes, ranges: Mapping[str, tuple[float, float]] | None = None) -> bytes:
@@ -171,8 +168,6 @@ class _Caster:
     def run(self) -> None:
         """Convert the whole graph."""
         for node in list(self._graph):
-            if node.op_type in _SHAPES:
-                continue
             half = node.name not in self._single
             if half and node.op_type == "DequantizeLinear":
                 self._rescale_weights(node)
@@ -252,4 +247,4 @@ def _half_scale(scale: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
     half = scale.astype(np.float16)
     up = np.nextafter(half, np.float16(np.inf))
     coarse = (scale < _SMALLEST_NORMAL) & (half.astype(np.float32) < scale)
-    return np.maximum(np.where(coarse, up, half), np.float16(_SMALLEST)).astype(np.float16)
+    return np.where(coarse, up, half)

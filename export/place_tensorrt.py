@@ -104,8 +104,7 @@ def _weight_axis(graph: OnnxGraph, node: onnx.NodeProto) -> int | None:
 
 def _is_depthwise(node: onnx.NodeProto, shapes: Mapping[str, list[int]]) -> bool:
     # (O, I / group, …): each output channel reads one input channel.
-    group = attribute(node, "group", 1)
-    return node.op_type == "Conv" and group > 1 and shapes[node.input[1]][1] == 1
+    return node.op_type == "Conv" and shapes[node.input[1]][1] == 1
 
 
 def _is_thin(node: onnx.NodeProto, shapes: Mapping[str, list[int]]) -> bool:

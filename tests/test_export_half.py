@@ -163,14 +163,21 @@ def test_the_scales_of_a_resize_stay_fp32():
 
 def test_floats_that_are_made_of_integers_are_cast_behind():
     body = """
-        z = Shape(x)
+        a = Conv(x, w)
+        z = Shape(a)
         k = Cast<to = 1>(z)
         m = ReduceMax<keepdims = 0>(k)
-        a = Conv(x, w)
         y = Mul(a, m)
     """
     made = to_half(build(body, {"w": SQUARE}))
-    assert {"z -> Cast to FLOAT -> k", "m -> Cast to FLOAT16 -> m_half"} <= set(edges(made))
+    assert {"z -> Cast to FLOAT -> k", "k -> Cast to FLOAT16 -> k_half"} <= set(edges(made))
+
+
+def test_what_lies_between_the_image_and_the_first_layer_alone_stays_fp32():
+    body = "m = Mul(x, s) a = Conv(m, w) y = Add(a, m)"
+    made = to_half(build(body, {"w": SQUARE, "s": noise(1)}))
+    assert edges(made)[0] == "x, s -> Mul -> m"
+    assert "a, m_half -> Add -> y_half" in edges(made)
 
 
 QUANTISED = """

@@ -110,6 +110,15 @@ def test_a_layer_that_others_read_as_well_is_the_skip_branch():
     assert placed(body, {"v": SQUARE, "w": SQUARE})[-1] == "y.0"
 
 
+def test_an_activation_does_not_hide_the_layer_from_its_sum():
+    assert placed("a = Conv(x, w) r = Relu(a) y = Add(x, r)", {"w": SQUARE})[-1] == "y.0"
+
+
+def test_a_sum_that_is_not_the_only_reader_of_its_layer_is_left_alone():
+    body = "a = Conv(x, w) s = Add(a, x) y = Mul(a, s)"
+    assert placed(body, {"w": SQUARE}) == ["a.0", "a.w"]
+
+
 def test_a_sum_behind_a_layer_in_float_is_left_alone():
     body = "a = Conv(x, v) b = Conv(a, w) y = Add(b, x)"
     assert placed(body, {"v": SQUARE, "w": SQUARE}, ["b"]) == ["a.0", "a.w"]
@@ -144,6 +153,19 @@ def test_a_sum_that_runs_in_a_layer_counts_as_that_layer_before_a_norm():
     body = "a = Conv(x, w) s = Add(a, x)" + NORM.format("s")
     found = placed(body, {"w": SQUARE, "v": SQUARE, **SCALES})
     assert found == ["a.0", "a.w", "n.0", "s.1", "y.0", "y.w"]
+
+
+def test_a_bias_and_no_second_norm_are_seen_between_a_layer_and_its_norm():
+    body = """
+        t = Transpose<perm = [0, 2, 3, 1]>(x)
+        m = MatMul(t, w)
+        b = Add(m, g)
+        n = LayerNormalization<axis = -1>(b, g, h)
+        o = LayerNormalization<axis = -1>(n, g, h)
+        y = MatMul(o, v)
+    """
+    found = placed(body, {"w": (16, 16), "v": (16, 16), **SCALES})
+    assert found == ["m.0", "m.w", "n.0", "y.0", "y.w"]
 
 
 def test_no_pair_stands_between_a_layer_in_float_and_its_norm():
@@ -316,6 +338,22 @@ def test_an_unknown_policy_is_refused(option):
     assert str(error.value) == f"{option} = 'half' must be one of float, int8"
 
 
+def test_uint8_images_are_cast_before_they_are_moved():
+    proto = onnx.parser.parse_model(
+        '<ir_version: 9, opset_import: ["" : 20]> g (uint8[batch, 8, 16, 8] x) => (float y) {'
+        "s = Transpose<perm = [0, 1, 3, 2]>(x) t = Transpose<perm = [0, 3, 1, 2]>(s)"
+        "f = Cast<to = 1>(t) y = Conv(f, w) }"
+    )
+    proto.graph.output[0].type.tensor_type.ClearField("shape")
+    weights = onnx.numpy_helper.from_array(np.ones((16, 16, 1, 1), np.float32), "w")
+    proto.graph.initializer.append(weights)
+    typed = onnx.shape_inference.infer_shapes(proto, strict_mode=True)
+    made = place(typed.SerializeToString(), {"f": (0.0, 255.0)})
+    graph = onnx.load_from_string(made).graph
+    assert [n.op_type for n in graph.node][1:4] == ["Cast", "Transpose", "Transpose"]
+    assert lint_tensorrt(made) == []
+
+
 # Networks as they are exported: three families, at 64 px, with random weights.
 NETWORKS = ("test_resnet", "test_convnext2", "test_efficientnet")
 
@@ -364,6 +402,8 @@ def test_a_network_is_legal_for_tensorrt_and_close_to_its_float_graph(
     made = place(prepared, ranges, (), depthwise, thin)
     onnx.checker.check_model(onnx.load_from_string(made), full_check=True)
     assert lint_tensorrt(made) == []
+    graph = onnx.load_from_string(made).graph
+    assert {c.name for c in graph.initializer} <= {name for n in graph.node for name in n.input}
     images = soft_noise(32, seed=2)
     cosine = (embed_graph(made, images, True) * embed_graph(prepared, images, True)).sum(axis=1)
     assert 0.98 < cosine.mean() < 0.9999999  # close, but it did quantise

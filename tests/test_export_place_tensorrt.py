@@ -19,13 +19,14 @@ from s4g.export.ranges import choose_ranges, measure  # noqa: E402
 from s4g.train.model import Encoder, ModelConfig, normalise  # noqa: E402
 
 
-def build(body: str, constants: dict[str, tuple[int, ...]], channels: int = 16) -> bytes:
-    """Make a graph of `x` (batch, channels, 8, 8) and `y` from text; nodes have their output's
-    name, constants random values."""
+def build(
+    body: str, constants: dict[str, tuple[int, ...]], source: str = "float[batch, 16, 8, 8] x"
+) -> bytes:
+    """Make a graph of an input and `y` from text; nodes have their output's name, constants
+    random values."""
     rng = np.random.default_rng(0)
     proto = onnx.parser.parse_model(
-        '<ir_version: 9, opset_import: ["" : 20]>'
-        f"g (float[batch, {channels}, 8, 8] x) => (float y) {{ {body} }}"
+        f'<ir_version: 9, opset_import: ["" : 20]> g ({source}) => (float y) {{ {body} }}'
     )
     for name, shape in constants.items():
         value = rng.standard_normal(shape).astype(np.float32)
@@ -55,8 +56,8 @@ def rounded(model: bytes) -> list[str]:
     return sorted(found)
 
 
-def placed(body: str, constants: dict[str, tuple[int, ...]], *arguments, channels=16, **options):
-    model = build(body, constants, channels)
+def placed(body: str, constants: dict[str, tuple[int, ...]], *arguments, **options) -> list[str]:
+    model = build(body, constants)
     return rounded(place(model, any_ranges(model), *arguments, **options))
 
 
@@ -206,17 +207,18 @@ def test_depthwise_convolutions_stay_float_unless_asked_for():
 
 
 @pytest.mark.parametrize(
-    ("body", "constants", "channels"),
+    ("body", "shape"),
     [
-        ("y = Conv(x, w)", {"w": (16, 3, 1, 1)}, 3),
-        ("y = Conv(x, w)", {"w": (8, 16, 1, 1)}, 16),
-        ("p = GlobalAveragePool(x) y = Conv(p, w)", {"w": SQUARE}, 16),
-        ("f = Flatten(x) y = Gemm<transB = 1>(f, w)", {"w": (32, 1024)}, 16),
+        ("y = Conv<group = 2>(x, w)", (16, 8, 1, 1)),
+        ("y = Conv(x, w)", (8, 16, 1, 1)),
+        ("p = GlobalAveragePool(x) y = Conv(p, w)", SQUARE),
+        ("f = Flatten(x) y = Gemm<transB = 1>(f, w)", (32, 1024)),
+        ("p = GlobalAveragePool(x) f = Flatten(p) y = MatMul(f, w)", (16, 16)),
     ],
 )
-def test_thin_layers_stay_float_unless_asked_for(body, constants, channels):
-    assert placed(body, constants, channels=channels) == []
-    assert placed(body, constants, channels=channels, thin="int8") == ["y.0", "y.w"]
+def test_thin_layers_stay_float_unless_asked_for(body, shape):
+    assert placed(body, {"w": shape}) == []
+    assert placed(body, {"w": shape}, thin="int8") == ["y.0", "y.w"]
 
 
 def test_readers_of_one_tensor_share_one_pair():
@@ -339,19 +341,16 @@ def test_an_unknown_policy_is_refused(option):
 
 
 def test_uint8_images_are_cast_before_they_are_moved():
-    proto = onnx.parser.parse_model(
-        '<ir_version: 9, opset_import: ["" : 20]> g (uint8[batch, 8, 16, 8] x) => (float y) {'
-        "s = Transpose<perm = [0, 1, 3, 2]>(x) t = Transpose<perm = [0, 3, 1, 2]>(s)"
-        "f = Cast<to = 1>(t) y = Conv(f, w) }"
-    )
-    proto.graph.output[0].type.tensor_type.ClearField("shape")
-    weights = onnx.numpy_helper.from_array(np.ones((16, 16, 1, 1), np.float32), "w")
-    proto.graph.initializer.append(weights)
-    typed = onnx.shape_inference.infer_shapes(proto, strict_mode=True)
-    made = place(typed.SerializeToString(), {"f": (0.0, 255.0)})
-    graph = onnx.load_from_string(made).graph
-    assert [n.op_type for n in graph.node][1:4] == ["Cast", "Transpose", "Transpose"]
-    assert lint_tensorrt(made) == []
+    body = """
+        s = Transpose<perm = [0, 1, 3, 2]>(x)
+        t = Transpose<perm = [0, 3, 1, 2]>(s)
+        f = Cast<to = 1>(t)
+        y = Conv(f, w)
+    """
+    made = place(build(body, {"w": SQUARE}, "uint8[batch, 8, 16, 8] x"), {"f": (0.0, 255.0)})
+    kinds = [node.op_type for node in onnx.load_from_string(made).graph.node]
+    assert kinds[1:4] == ["Cast", "Transpose", "Transpose"]
+    assert lint_tensorrt(made) == ["Conv y: its pixels"]
 
 
 # Networks as they are exported: three families, at 64 px, with random weights.

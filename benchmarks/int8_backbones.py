@@ -27,12 +27,22 @@ import numpy as np
 import torch
 
 from s4g.core.console import say
-from s4g.core.engine import BUNDLE_CPU_INT8, BUNDLE_FP32, BUNDLE_TRT_INT8, Engine, load_engine
+from s4g.core.engine import (
+    BUNDLE_CPU_INT8,
+    BUNDLE_FP32,
+    BUNDLE_TRT_INT8,
+    Engine,
+    embedded_encoder_path,
+    load_engine,
+)
 from s4g.core.errors import InputError
+from s4g.core.onnx_file import read_facts
 from s4g.core.spec import EncoderSpec
 from s4g.export.bench import side_by_side
-from s4g.export.bundle import REPORT_FILE, ExportJob, export_bundle
+from s4g.export.bundle import REPORT_FILE, SPEC_FILE, ExportJob, export_bundle
+from s4g.export.calibration import cut_tiles
 from s4g.export.machine import machine
+from s4g.export.parity import Agreement, embed_graph
 from s4g.export.roofline import measure_roofline
 from s4g.export.tune import Bars
 from s4g.train.checkpoint import model_id, save_checkpoint
@@ -53,12 +63,13 @@ CHECKPOINT = "encoder.safetensors"
 TRUSTED = "small_orthos"  # imagery to calibrate on and to judge by, under DATA
 RUNS, BASE_RUNS = 60, 5
 IMAGES, PLACES = 400, 1000
+ALIKE_TILES = 200
 BASE_IMAGES, BASE_PLACES = 16, 20
 _HEADS = (
     ("", "", "", "ort", "ort", "ov", "ov", "ort", "% of", "cosine", "cosine")
-    + ("R@1", "R@1", "R@1", "float", ""),
+    + ("R@1", "R@1", "R@1", "cosine", "float", ""),
     ("backbone", "px", "GMAC", "fp32", "int8", "fp32", "int8", "gain", "limit", "mean", "min")
-    + ("fp32", "cpu", "trt", "layers", "ranges"),
+    + ("fp32", "cpu", "trt", "cpu-trt", "layers", "ranges"),
 )
 _COLUMNS = ("ort fp32", "ort int8", "openvino fp32", "openvino int8")
 
@@ -143,6 +154,19 @@ def engines(folder: Path) -> dict[str, Engine]:
     return found
 
 
+def alike(folder: Path, data: Path) -> float | None:
+    """Return the mean cosine between the CPU's INT8 graph and TensorRT's, both in ONNX Runtime."""
+    if not (folder / BUNDLE_TRT_INT8).is_file():
+        return None
+    spec = EncoderSpec.from_json((folder / SPEC_FILE).read_text(encoding="utf-8"), str(folder))
+    tiles = cut_tiles(str(data / TRUSTED), spec, ALIKE_TILES, 10, seed=1).tiles
+    cpu, trt = (
+        embed_graph((folder / name).read_bytes(), tiles)
+        for name in (BUNDLE_CPU_INT8, BUNDLE_TRT_INT8)
+    )
+    return Agreement.between(cpu, trt).mean
+
+
 def paper_in_torch(runs: int) -> list[float]:
     """Return milliseconds of ConvNeXt-B at 384 px in FP32 torch, one image on one thread."""
     torch.set_num_threads(1)
@@ -157,7 +181,9 @@ def paper_in_torch(runs: int) -> list[float]:
     return times[1:]
 
 
-def row(name: str, report: dict[str, Any], ms: dict[str, float], limit: float) -> str:
+def row(
+    name: str, report: dict[str, Any], ms: dict[str, float], limit: float, same: float | None
+) -> str:
     """Return one line of the table."""
     by_file = {a["file"]: a for a in report["artefacts"]}
     int8, gmac = by_file[BUNDLE_CPU_INT8], report["macs"] / 1e9
@@ -171,6 +197,7 @@ def row(name: str, report: dict[str, Any], ms: dict[str, float], limit: float) -
     parts = [f"{int8['served']['mean']:.4f}", f"{int8['served']['min']:.4f}"]
     parts += [f"{report['checkpoint']['r1']:.3f}", f"{int8['recall']['r1']:.3f}"]
     parts += [f"{trt['recall']['r1']:.3f}" if trt else "-"]
+    parts += [f"{same:.4f}" if same is not None else "-"]
     parts += [str(len(int8["kept_float"])), int8["trial"]["method"]]
     return text + "".join(f"{part:>9}" for part in parts)
 
@@ -192,7 +219,7 @@ def table(data: Path, runs: Path, out: Path, backbones: list[str]) -> None:
         opened = engines(out / name)
         times = side_by_side(opened, 1, BASE_RUNS if name == PAPER else RUNS)
         ms = {label: found.p50_ms for label, found in times.items()}
-        print(row(name, report, ms, limit), flush=True)
+        print(row(name, report, ms, limit, alike(out / name, data)), flush=True)
         for engine in opened.values():
             engine.close()
     shipped = {"shipped": load_engine(None, "cpu", 1)}
@@ -200,9 +227,11 @@ def table(data: Path, runs: Path, out: Path, backbones: list[str]) -> None:
     paper = float(np.median(paper_in_torch(BASE_RUNS)))
     after = side_by_side(shipped, 1, RUNS)["shipped"].p50_ms
     ours = (before + after) / 2
+    rate = read_facts(embedded_encoder_path())["macs"] / ours / 1e6
     print(
         f"\nshipped encoder, INT8: {before:.2f} ms before and {after:.2f} ms after {PAPER} at "
-        f"{PAPER_PX} px in FP32 torch: {paper:.0f} ms, {paper / ours:.0f} times as long"
+        f"{PAPER_PX} px in FP32 torch: {paper:.0f} ms, {paper / ours:.0f} times as long; "
+        f"{rate:.0f} GMAC/s, {100 * rate / limit:.0f} % of the limit"
     )
 
 

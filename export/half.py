@@ -22,8 +22,8 @@ _MIN_OPSET = 19
 _MAX = float(np.finfo(np.float16).max)
 _SMALLEST_NORMAL = float(np.finfo(np.float16).tiny)
 _QUANTISERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
-# They add up many numbers, or squares, which FP16 would not hold. TensorRT 11 computes a layer in
-# the type of its inputs; 10 computes normalisations in FP32 either way.
+# They add up many numbers, or squares, which FP16 would not hold. Since 10.16 TensorRT computes a
+# norm in the type of its inputs; before, that was the builder's choice.
 _SUMS = frozenset(
     {"GlobalAveragePool", "GroupNormalization", "InstanceNormalization", "LayerNormalization"}
     | {"LpNormalization", "Pow", "ReduceL1", "ReduceL2", "ReduceMean", "ReduceSum"}
@@ -37,6 +37,9 @@ def to_half(model: bytes, ranges: Mapping[str, tuple[float, float]] | None = Non
     FP32 stay the normalisation of pixels, sums over many numbers (pools, LayerNorm, Softmax) and
     what follows the last pool or norm, with it the L2 norm; inputs and outputs keep their types.
     uint8 images are cast before anything else, as TensorRT wants.
+
+    In ONNX Runtime, judge a graph with Q/DQ pairs with every optimisation off: its
+    WeightBiasQuantization rounds biases to scales that underflow in FP16.
 
     Args:
         model: prepared FP32 graph, or that of `place_tensorrt.place`, opset 19 or newer.

@@ -54,6 +54,7 @@ PAGE_FILE = "report.html"
 SPEC_FILE = "spec.json"
 _TIMED_RUNS = 50
 _THROUGHPUT_BATCH = 8
+_TUNING_PLACES = 128
 # Calibration on fewer images than this is refused; below the second, the user is told.
 MIN_IMAGES = 16
 ADVISED_IMAGES = 300
@@ -72,7 +73,7 @@ class ExportJob:
         tensorrt: whether to make graphs for TensorRT as well.
         source: imagery to calibrate on and to judge by.
         frames: folder of a flight's frames to calibrate on and judge by as well; empty: none.
-        images: calibration images, half tiles, half views.
+        images: calibration images, half tiles, half views; those to choose by come on top.
         places: held-out places.
         method: calibration method (`ranges.METHODS`), or `auto`.
         keep_float: regular expression over node names.
@@ -130,7 +131,8 @@ def export_bundle(job: ExportJob, tell: Tell) -> Report:
     fp32 = export_graph(encoder, spec)
     tell(f"cutting tiles from {job.source}")
     places = -(-job.images // 2) if job.int8 else 0
-    tiles = cut_tiles(job.source, spec, places, job.places, job.seed, job.frames)
+    tuning = min(places, _TUNING_PLACES)
+    tiles = cut_tiles(job.source, spec, places, job.places, job.seed, job.frames, tuning)
     with atomic_folder(job.out, job.overwrite) as folder:
         report, pairs, worst = _fill(job, folder, encoder, spec, fp32, tiles, tell)
         check_bars(report, job.accept_loss)
@@ -208,7 +210,7 @@ def _fill(
     report = Report(
         spec=spec,
         tiles=tiles,
-        calibration_images=0 if tuner is None else len(tuner.images),
+        calibration_images=_calibration_images(tiles),
         seed=job.seed,
         threads=job.threads,
         macs=macs,
@@ -223,6 +225,11 @@ def _fill(
     return report, pairs, judge.worst
 
 
+def _calibration_images(tiles: TileSet) -> int:
+    """Return how many images the finished INT8 graphs are calibrated on: a place gives two."""
+    return 2 * (len(tiles.calibration) + len(tiles.tuning)) + len(tiles.frames)
+
+
 def _write(path: Path, data: bytes) -> None:
     """Write a file of a folder that is not there yet; its errors speak of the folder to be."""
     with path.open("wb") as file:
@@ -232,9 +239,9 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _tuner(job: ExportJob, prepared: bytes, tiles: TileSet, tell: Tell) -> Tuner:
-    pairs = make_pairs(tiles.calibration, tiles.frames, job.seed + 1)
-    images = pairs.images
-    tell(f"calibrating on {len(images)} images")
+    images = make_pairs(tiles.calibration, tiles.frames, job.seed + 1).images
+    pairs = make_pairs(tiles.tuning, tiles.frames[:0], job.seed + 2)
+    tell(f"calibrating on {len(images)} images, choosing by {len(pairs.images)} others")
     return Tuner(prepared, images, pairs, job.method, job.depthwise, progress)
 
 
@@ -335,7 +342,7 @@ class _Judge:
             "method": trial.method,
             "equalised": trial.equalised,
             "corrected": trial.corrected,
-            "images": len(self.tiles.calibration) * 2 + len(self.tiles.frames),
+            "images": _calibration_images(self.tiles),
             "calibration_sha256": self.tiles.sha256,
             "kept_float": list(made.kept_float),
         }

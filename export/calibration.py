@@ -29,6 +29,7 @@ from .regions import (
     PLACE_FACTOR,
     Ground,
     Region,
+    split_again,
     split_by_place,
 )
 
@@ -55,6 +56,7 @@ class TileSet:
     Attributes:
         source: what the user named.
         calibration: (N, q, q, 3) uint8, places to calibrate on; q = 1.5 px, the tile is the middle.
+        tuning: (T, q, q, 3) uint8, places to choose by, of other ground where there is enough.
         places: (M, q, q, 3) uint8, held out, of the same form.
         files: how many rasters or pictures they come from.
         georeferenced: whether scale and north are known.
@@ -64,6 +66,7 @@ class TileSet:
 
     source: str
     calibration: Images
+    tuning: Images
     places: Images
     files: int
     georeferenced: bool
@@ -77,9 +80,9 @@ class TileSet:
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of shape and pixels of the calibration places, then of the frames."""
+        """SHA-256 of shape and pixels: of calibration places, tuning places and frames."""
         digest = hashlib.sha256()
-        for images in (self.calibration, self.frames):
+        for images in (self.calibration, self.tuning, self.frames):
             digest.update(repr(images.shape).encode())
             digest.update(images.tobytes())
         return digest.hexdigest()
@@ -92,7 +95,13 @@ def middle(places: Images, input_px: int) -> Images:
 
 
 def cut_tiles(
-    source: str, spec: EncoderSpec, tiles: int, places: int, seed: int, frames: str = ""
+    source: str,
+    spec: EncoderSpec,
+    tiles: int,
+    places: int,
+    seed: int,
+    frames: str = "",
+    tuning: int = 0,
 ) -> TileSet:
     """Cut places for calibration and for judgement at the encoder's size and scales.
 
@@ -104,6 +113,7 @@ def cut_tiles(
         seed: of the choice of places and scales.
         frames: folder of a flight's frames; as many squares of the first 70 % of them are cut as
             there are tiles, and as many of the rest as there are places; empty: none.
+        tuning: how many places to choose by: neither calibrated on nor held out.
 
     Raises:
         InputError: nothing usable at the source, a file is damaged, the imagery is too coarse
@@ -113,23 +123,28 @@ def cut_tiles(
     with contextlib.ExitStack() as stack:
         grounds, pictures = _open_source(source, stack)
         if grounds:
-            regions = split_by_place(source, grounds, spec)
+            regions, held_out = split_by_place(source, grounds, spec)
+            regions, choosing = split_again(regions, spec) if tuning else (regions, [])
             cut = [
-                _cut(source, regions[0], spec, tiles, rng, None),
-                _cut(source, regions[1], spec, places, rng, _Apart(spec.input_px)),
+                _cut(source, regions, spec, tiles, rng, None),
+                _cut(source, choosing, spec, tuning, rng, None),
+                _cut(source, held_out, spec, places, rng, _Apart(spec.input_px)),
             ]
     if not grounds:
         split = _picture_split(f"--calib {source}", len(pictures))
+        again = _picture_split("", split) if tuning and split > 1 else split
+        parts = pictures[:again], pictures[again:split] or pictures[:again], pictures[split:]
         cut = [
             _crop(part, spec.input_px, count, PLACE_FACTOR, rng)
-            for part, count in ((pictures[:split], tiles), (pictures[split:], places))
+            for part, count in zip(parts, (tiles, tuning, places), strict=True)
         ]
     first, last = _cut_frames(frames, spec, tiles, places, rng)
     return TileSet(
         source,
-        cut[0],
-        cut[1],
-        len(grounds) or len(pictures),
+        calibration=cut[0],
+        tuning=cut[1],
+        places=cut[2],
+        files=len(grounds) or len(pictures),
         georeferenced=bool(grounds),
         frames=first,
         held_out_frames=last,

@@ -121,12 +121,22 @@ class _Reader:
         return None if batch is None else {INPUT_NAME: batch}
 
 
-def choose_ranges(histograms: Mapping[str, Histogram], method: str) -> Ranges:
-    """Return each tensor's (low, high) by one of `METHODS`; zero always lies inside."""
+def choose_ranges(
+    histograms: Mapping[str, Histogram], method: str, symmetric: bool = False
+) -> Ranges:
+    """Return each tensor's (low, high); zero always lies inside.
+
+    Args:
+        histograms: of `measure`.
+        method: one of `METHODS`.
+        symmetric: the levels will lie symmetrically around zero, as in TensorRT; `mse` counts
+            their errors then.
+    """
     if method == "minmax":
         found = {name: (h.low, h.high) for name, h in histograms.items()}
     elif method == "mse":
-        found = {name: least_error(h) for name, h in histograms.items()}
+        least = least_symmetric_error if symmetric else least_error
+        found = {name: least(h) for name, h in histograms.items()}
     else:
         found = _by_collector(histograms, method)
     return {name: (min(low, 0.0), max(high, 0.0)) for name, (low, high) in found.items()}
@@ -189,3 +199,16 @@ def least_error(histogram: Histogram) -> tuple[float, float]:
         if errors[index] < least:
             best, least = (float(low), float(highs[index])), float(errors[index])
     return best
+
+
+def least_symmetric_error(histogram: Histogram) -> tuple[float, float]:
+    """Return the (low, high) of least squared error where 255 levels lie around zero.
+
+    One end decides: the levels reach as far to the other side of zero, whether values do or not.
+    """
+    values = (histogram.edges[:-1] + histogram.edges[1:]) / 2
+    peaks = (max(-histogram.low, histogram.high) * _SHARES)[:, None]
+    step = np.where(peaks > 0, peaks, 1.0) / (_LEVELS // 2 - 1)
+    rounded = np.rint(np.clip(values, -peaks, peaks) / step) * step
+    best = float(peaks[int(((rounded - values) ** 2 @ histogram.counts).argmin()), 0])
+    return max(histogram.low, -best), min(histogram.high, best)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..core.errors import InputError
 from ..core.geo import BBox, distance_m
@@ -101,6 +101,15 @@ def split_by_place(
     if not held_out:
         raise _unusable(source, grounds, spec)
     return calibration, held_out
+
+
+def split_again(regions: Sequence[Region], spec: EncoderSpec) -> tuple[list[Region], list[Region]]:
+    """Return two parts of regions that share no ground; twice all where they are too small."""
+    grounds = [replace(region.ground, bounds=region.box) for region in regions]
+    try:
+        return split_by_place("", grounds, spec)
+    except InputError:
+        return list(regions), list(regions)
 
 
 def _unusable(source: str, grounds: Sequence[Ground], spec: EncoderSpec) -> InputError:

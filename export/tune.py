@@ -1,13 +1,17 @@
-"""From one calibration to the INT8 graph of a target: what is tried, and what is kept.
+"""From calibration to the INT8 graph of a target: what is tried, and what is kept.
 
-Choices are made on calibration ground alone. What is held out only judges.
+Choices are made on images that were not calibrated on, of other ground: on the images it has seen,
+a range that cuts off rare values always looks best, and on others it may be the worst. What is
+chosen is calibrated once more, with those images as well. What is held out only judges.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from ..core.engine import Embeddings, Images
 from .bias import Doubles, correct_biases, mean_shifts
@@ -23,7 +27,6 @@ TARGETS = ("cpu", "tensorrt")
 # More layers than this share in float, and INT8 is no longer what was asked for.
 MAX_FLOAT_SHARE = 0.3
 _STATISTICS_IMAGES = 64
-_TUNING_PAIRS = 128
 _SCAN_IMAGES = 32
 
 Progress = Callable[[str, int, str], AbstractContextManager[Callable[[int], None]]]
@@ -52,7 +55,7 @@ class Trial:
         equalised: whether channels were equalised first.
         corrected: whether biases were corrected.
         kept_float: layers left in float.
-        mean_cosine: to the FP32 graph.
+        mean_cosine: to the FP32 graph, on images not calibrated on.
         p1_cosine: the same, 1st percentile.
         r1: views matched to tiles.
     """
@@ -84,13 +87,16 @@ class _Variant:
     shifts: dict[str, Doubles]  # of `bias.mean_shifts`
     histograms: Histograms
     equalised: bool
-    chosen: dict[str, Ranges] = field(default_factory=dict)
+    chosen: dict[tuple[str, bool], Ranges] = field(default_factory=dict)
+    # Of the images to choose by as well; filled when a graph is finished.
+    all_histograms: list[Histograms] = field(default_factory=list)
 
-    def ranges(self, method: str) -> Ranges:
+    def ranges(self, method: str, symmetric: bool) -> Ranges:
         """Return the ranges of a method, found once: some take seconds."""
-        if method not in self.chosen:
-            self.chosen[method] = choose_ranges(self.histograms, method)
-        return self.chosen[method]
+        key = method, symmetric
+        if key not in self.chosen:
+            self.chosen[key] = choose_ranges(self.histograms, method, symmetric)
+        return self.chosen[key]
 
 
 @dataclass
@@ -100,7 +106,7 @@ class Tuner:
     Attributes:
         prepared: FP32 ONNX file of `prepare.prepare`.
         images: (N, px, px, 3) uint8, to calibrate on.
-        pairs: calibration tiles and views, to choose by.
+        pairs: tiles and views of other places, to choose by.
         method: one of `METHODS`, or `auto`.
         depthwise: `float` or `int8`, for the TensorRT graph.
         progress: of `core.console`.
@@ -121,7 +127,6 @@ class Tuner:
 
     def __post_init__(self) -> None:
         """Calibrate: one pass over the images for each float graph that will be quantised."""
-        self.pairs = self.pairs.first(_TUNING_PAIRS)
         self._wanted = embed_graph(self.prepared, self.pairs.images)
         statistics = self.images[:: -(-len(self.images) // _STATISTICS_IMAGES)]
         equalised, self.pairs_equalised = equalise(self.prepared, statistics)
@@ -156,7 +161,8 @@ class Tuner:
                     tried.append(again)
         best = max(tried, key=_merit)
         holding = [one for one in tried if self._holds(one, bars)]
-        return max(holding, key=_merit) if holding else self._with_floats(best, bars, keep_float)
+        chosen = max(holding, key=_merit) if holding else self._with_floats(best, bars, keep_float)
+        return self._finished(chosen)
 
     def _try(
         self,
@@ -166,14 +172,8 @@ class Tuner:
         corrected: bool,
         keep_float: Collection[str],
     ) -> Quantised:
-        ranges = variant.ranges(method)
-        model = self._quantise(target, variant.graph, ranges, keep_float)
-        if corrected:
-            # Weights that are still constants were not rounded: those layers' biases are right.
-            exact = {node.name for node in OnnxGraph(model).weighted()}
-            shifts = {name: s for name, s in variant.shifts.items() if name not in exact}
-            corrected_graph = correct_biases(variant.graph, shifts)
-            model = self._quantise(target, corrected_graph, ranges, keep_float)
+        ranges = variant.ranges(method, target == "tensorrt")
+        model = self._made(target, variant, ranges, corrected, keep_float)
         found = embed_graph(model, self.pairs.images)
         agreement = Agreement.between(self._wanted, found)
         trial = Trial(
@@ -188,6 +188,35 @@ class Tuner:
         )
         self.trials.append(trial)
         return Quantised(model, trial, tuple(keep_float))
+
+    def _made(
+        self,
+        target: str,
+        variant: _Variant,
+        ranges: Ranges,
+        corrected: bool,
+        keep_float: Collection[str],
+    ) -> bytes:
+        model = self._quantise(target, variant.graph, ranges, keep_float)
+        if not corrected:
+            return model
+        # Weights that are still constants were not rounded: those layers' biases are right.
+        exact = {node.name for node in OnnxGraph(model).weighted()}
+        shifts = {name: s for name, s in variant.shifts.items() if name not in exact}
+        return self._quantise(target, correct_biases(variant.graph, shifts), ranges, keep_float)
+
+    def _finished(self, chosen: Quantised) -> Quantised:
+        """Return the graph made again, with ranges of all images."""
+        trial = chosen.trial
+        variant = self._variants[-1 if trial.equalised else 0]
+        if not variant.all_histograms:
+            images = np.concatenate([self.images, self.pairs.images])
+            with self.progress("calibrating what was chosen", len(images), "images") as advance:
+                variant.all_histograms.append(measure(variant.graph, images, advance))
+        symmetric = trial.target == "tensorrt"
+        ranges = choose_ranges(variant.all_histograms[0], trial.method, symmetric)
+        model = self._made(trial.target, variant, ranges, trial.corrected, chosen.kept_float)
+        return replace(chosen, model=model)
 
     def _quantise(
         self, target: str, graph: bytes, ranges: Ranges, keep_float: Collection[str]
@@ -228,7 +257,7 @@ class Tuner:
         if not self.layers:
             variant = self._variants[-1]
             method = self.trials[0].method if self.trials else METHODS[0]
-            ranges = variant.ranges(method)
+            ranges = variant.ranges(method, False)
             layers = len(OnnxGraph(variant.graph).weighted())
             images = self.pairs.images[:: -(-len(self.pairs.images) // _SCAN_IMAGES)]
             with self.progress("which layers lose", layers, "layers") as advance:

@@ -346,9 +346,19 @@ def test_up_to_half_of_the_tiles_may_be_of_one_colour(flat_tiles: int, refused: 
     noise = np.random.default_rng(0).integers(0, 256, (6, 48, 48, 3)).astype(np.uint8)
     noise[:flat_tiles, :, :, :] = (10, 90, 30)  # a colour, not grey
     none = np.zeros((0, PX, PX, 3), np.uint8)
-    tiles = TileSet("x", noise, noise[:0], 1, True, none, none)
+    tiles = TileSet("x", noise, noise[:0], noise[:0], 1, True, none, none)
     if refused:
         with pytest.raises(InputError, match="^--calib x: 4 of 6 tiles are of one colour; "):
             check_texture(tiles)
     else:
         check_texture(tiles)
+
+
+def test_places_to_choose_by_lie_between_those_to_calibrate_on_and_the_held_out(
+    tmp_path: Path,
+) -> None:
+    write_raster(tmp_path / "a.tif", ramp(900, 300))
+    made = cut_tiles(str(tmp_path / "a.tif"), SPEC, tiles=20, places=20, seed=0, tuning=20)
+    east = [part[..., 0] for part in (made.calibration, made.tuning, made.places)]
+    assert east[0].max() <= east[1].min() + 2
+    assert east[1].max() <= east[2].min() + 2

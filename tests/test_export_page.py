@@ -90,6 +90,7 @@ def report(*artefacts: Artefact, **changes: Any) -> Report:
         tiles=TileSet(
             "ortho/2024.tif",
             calibration=np.zeros((2, 192, 192, 3), np.uint8),
+            tuning=np.zeros((0, 192, 192, 3), np.uint8),
             places=np.zeros((457, 2, 2, 3), np.uint8),
             files=13,
             georeferenced=True,

@@ -24,6 +24,7 @@ from s4g.export.ranges import (
     Histograms,
     choose_ranges,
     least_error,
+    least_symmetric_error,
     measure,
 )
 
@@ -220,3 +221,27 @@ def test_mse_scales_with_the_values(values: Floats, factor: float) -> None:
     assert squared_error(factor * values, *scaled) == pytest.approx(
         factor**2 * squared_error(values, low, high), rel=1e-3, abs=1e-12 * factor**2
     )
+
+
+@given(st.integers(0, 2**31), st.floats(0.5, 4))
+def test_symmetric_levels_are_judged_as_they_will_lie(seed: int, tail: float) -> None:
+    """No end of the grid does better by the errors that 255 levels around zero really make."""
+    rng = np.random.default_rng(seed)
+    values = np.maximum(rng.standard_t(1 + tail, 4000), -0.5).astype(np.float32)
+    limit = float(np.abs(values).max())
+    counts, edges = np.histogram(values, 2048, range=(-limit, limit))
+    histogram = Histogram(
+        counts.astype(np.float64), edges, float(values.min()), float(values.max())
+    )
+
+    def error(peak: float) -> float:
+        step = peak / 127
+        rounded = np.clip(np.rint(values / step), -127, 127) * step
+        return float(((rounded - values) ** 2).mean())
+
+    low, high = least_symmetric_error(histogram)
+    found = error(max(-low, high))
+    # A bin is not much finer than the finest step.
+    assert found <= 1.25 * min(error(share * limit) for share in np.linspace(0.2, 1, 33))
+    assert low >= histogram.low
+    assert high <= histogram.high

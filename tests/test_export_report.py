@@ -54,7 +54,7 @@ def report(*artefacts: Artefact, **changes: object) -> Report:
     frames = np.zeros((0, 32, 32, 3), np.uint8)
     made = Report(
         spec=SPEC,
-        tiles=TileSet("ortho.tif", places, places[:2], 1, True, frames, frames),
+        tiles=TileSet("ortho.tif", places, places[:0], places[:2], 1, True, frames, frames),
         calibration_images=6,
         seed=0,
         threads=1,

@@ -137,14 +137,20 @@ def test_a_trial_tells_how_its_graph_embeds_tuning_pairs(
     auto: tuple[Tuner, dict[str, Quantised]], target: str
 ) -> None:
     made, kept = auto[0], auto[1][target]
-    images = pairs().first(99).images
-    found = embed_graph(kept.model, images)
-    agreement = Agreement.between(embed_graph(made.prepared, images), found)
-    assert kept.trial.mean_cosine == pytest.approx(agreement.mean)
-    assert kept.trial.p1_cosine == pytest.approx(agreement.p1)
-    assert kept.trial.r1 == pairs().paired(found).recall.r1
-    assert (kept.kept_float, kept.trial.kept_float) == ((), 0)
-    assert 0.98 < agreement.mean < 1 - 1e-9  # quantised, and well
+    trial = kept.trial
+    variant = made._variants[-1 if trial.equalised else 0]
+    tried = made._try(target, variant, trial.method, trial.corrected, ())
+    made.trials.pop()
+    wanted = embed_graph(made.prepared, made.pairs.images)
+    found = embed_graph(tried.model, made.pairs.images)
+    agreement = Agreement.between(wanted, found)
+    assert trial == tried.trial
+    assert trial.mean_cosine == pytest.approx(agreement.mean)
+    assert trial.p1_cosine == pytest.approx(agreement.p1)
+    assert trial.r1 == made.pairs.paired(found).recall.r1
+    assert (kept.kept_float, trial.kept_float) == ((), 0)
+    finished = Agreement.between(wanted, embed_graph(kept.model, made.pairs.images))
+    assert 0.98 < finished.mean < 1 - 1e-9  # quantised, and well
 
 
 def test_a_graph_for_each_target_is_made(auto: tuple[Tuner, dict[str, Quantised]]) -> None:
@@ -169,7 +175,10 @@ def test_where_nothing_can_be_equalised_there_is_one_calibration() -> None:
     made.tune("cpu", NO_BARS, ())
     assert made.pairs_equalised == 0
     assert [(t.equalised, t.corrected) for t in made.trials] == [(False, True), (False, False)]
-    assert list(made.progress.told) == ["calibrating: 12 images"]  # type: ignore[attr-defined]
+    assert list(made.progress.told) == [  # type: ignore[attr-defined]
+        "calibrating: 12 images",
+        "calibrating what was chosen: 55 images",
+    ]
 
 
 def test_calibration_tells_its_progress_for_each_float_graph() -> None:
@@ -298,18 +307,22 @@ def test_depthwise_layers_follow_the_policy(depthwise: str, rounded: bool) -> No
     assert ("d" not in float_layers(kept)) == rounded
 
 
-def test_at_most_64_pairs_and_no_frames_are_tuned_on() -> None:
-    many = pairs(70)
-    other = dataclasses.replace(
-        many,
-        tiles=np.concatenate([many.tiles[:64], 255 - many.tiles[64:]]),
-        frames=255 - many.frames,
-    )
-    first, second = (tuner(chain(2, CLIP), given=given) for given in (many, other))
-    assert len(first.pairs.images) == 128
-    for made in (first, second):
-        made.tune("cpu", NO_BARS, ())
-    assert first.trials == second.trials
+def test_what_is_chosen_is_calibrated_on_the_images_to_choose_by_as_well() -> None:
+    """Dull images calibrate, bright ones choose: the finished graph's range holds both."""
+    dull = np.asarray(100 + toy.images(12) // 8, np.uint8)
+    made = tuner(chain(2, CLIP), images=dull)
+    kept = made.tune("cpu", NO_BARS, ())
+    bright = tuner(chain(2, CLIP), images=np.concatenate([dull, made.pairs.images]))
+    trial = kept.trial
+    wanted = bright._try("cpu", bright._variants[0], trial.method, trial.corrected, ())
+    scale = {
+        name: float(graph.value(next(n for n in graph if n.op_type == "QuantizeLinear").input[1]))
+        for name, graph in (("kept", OnnxGraph(kept.model)), ("wanted", OnnxGraph(wanted.model)))
+    }
+    assert scale["kept"] == pytest.approx(scale["wanted"])
+    seen = made._try("cpu", made._variants[0], trial.method, trial.corrected, ())
+    first = next(n for n in OnnxGraph(seen.model) if n.op_type == "QuantizeLinear")
+    assert scale["kept"] > 2 * float(OnnxGraph(seen.model).value(first.input[1]))
 
 
 def test_the_scan_is_made_once_and_tells_its_progress(fragile: Tuner) -> None:

@@ -21,6 +21,7 @@ from s4g.core.errors import InputError
 from s4g.core.images import encode_rgb
 from s4g.train.checkpoint import load_checkpoint, load_state, model_id
 from s4g.train.cli import cli
+from s4g.train.evaluate import GroundValidation
 from s4g.train.gradcache import TwoViews, backward
 from s4g.train.ground_source import GroundSource
 from s4g.train.grounds import Ground, load_grounds
@@ -30,6 +31,7 @@ from s4g.train.model import Encoder, ModelConfig
 from s4g.train.opening import with_overrides
 from s4g.train.qat import QatConfig, freeze_norms, prepare, rounded_input, rounded_weight
 from s4g.train.recipe import GroundConfig, OptimConfig, Recipe, ViewConfig, load_recipe
+from s4g.train.source import Embed
 from s4g.train.timm_compat import import_timm
 
 GROUND = GroundConfig("pictures", files=("*.png",), gsd_m=0.5)
@@ -358,7 +360,7 @@ def test_training_goes_on_from_the_checkpoint_with_rounded_layers(
     assert spec.provenance["qat"] == {
         "enabled": True,
         "length": 0.25,
-        "learning_rate_factor": 0.1,
+        "learning_rate_factor": 0.05,
         "freeze_norms": 0.5,
     }
 
@@ -387,6 +389,23 @@ def test_a_resumed_training_ends_with_the_same_weights(
     assert model_id(second.averaged) == model_id(whole.averaged)
     _, spec = load_checkpoint(tmp_path / "parts" / "encoder.safetensors")
     assert spec.provenance["init"] == load_checkpoint(toy_checkpoint)[1].model_id
+
+
+def test_weights_that_training_does_not_better_stay_the_checkpoint(
+    tmp_path: Path, grounds: list[Ground], toy_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trainer(tmp_path / "run", grounds, recipe(toy_checkpoint, 2))
+    recalls = iter([0.9, 0.5])
+
+    def judged(embed: Embed) -> GroundValidation:
+        recall = {1: next(recalls), 5: 1.0, 10: 1.0}
+        return GroundValidation(recall, 0.1, 0.05, 0.5, 1.0, {})
+
+    monkeypatch.setattr(run.source, "validate", judged)
+    run.train(lambda steps: None)
+    encoder, spec = load_checkpoint(tmp_path / "run" / "encoder.safetensors")
+    assert model_id(encoder) == load_checkpoint(toy_checkpoint)[1].model_id
+    assert (spec.provenance["steps"], spec.provenance["validation"]["recall_at_1"]) == (0, 0.9)
 
 
 def test_norms_freeze_after_their_share_of_the_steps(
@@ -424,7 +443,7 @@ def test_the_training_is_shorter_and_slower_than_the_recipes() -> None:
     assert plan.model.init == "a.safetensors"
     assert plan.qat == QatConfig(enabled=True)
     assert (plan.optim.steps, plan.optim.warmup_steps) == (325, 25)
-    assert plan.optim.learning_rate == pytest.approx(1e-4)
+    assert plan.optim.learning_rate == pytest.approx(5e-5)
     vigor = load_recipe("sample4geo/vigor-same")
     plan = with_overrides(vigor, None, None, None, Path("a.safetensors"), True)
     assert (plan.optim.epochs, plan.optim.warmup_epochs) == (10, 0.25)

@@ -107,7 +107,8 @@ def train(
 
     Examples: s4g-train --recipe landscape --out runs/first;
     torchrun --nproc-per-node 4 --no-python s4g-train --recipe sample4geo/vigor-same --data VIGOR
-    --out runs/vigor --workers 8
+    --out runs/vigor --workers 8;
+    s4g-train --recipe edge --data DATA --init edge.safetensors --qat --out runs/edge-qat
     """
     import torch
 

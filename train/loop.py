@@ -152,6 +152,8 @@ class Trainer:
         validation = None
         previous = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
+            if self.started_from and self.step == 0:  # what is to be bettered
+                self.validate_and_save()
             while self.epoch < self.source.epochs and not self._stop:
                 validation = self._train_epoch(on_step)
         finally:

@@ -55,7 +55,7 @@ class QatConfig:
 
     enabled: bool = False
     length: float = 0.25
-    learning_rate_factor: float = 0.1
+    learning_rate_factor: float = 0.05
     freeze_norms: float = 0.5
 
     def check(self, origin: str) -> None:

@@ -113,7 +113,7 @@ def bundle(data: Path, runs: Path, out: Path, backbone: str, px: int) -> dict[st
             checkpoint = out / f"{backbone}.random.safetensors"
             checkpoint.unlink(missing_ok=True)
             random_checkpoint(checkpoint, backbone, px)
-        small = backbone == PAPER
+        small = not trained  # only its latency will count
         job = ExportJob(
             checkpoint=checkpoint,
             out=folder,

@@ -19,7 +19,7 @@ from .onnx_graph import ACTIVATIONS, LAYOUT, WEIGHTED, OnnxGraph, attribute
 
 # 19 is the first where Q/DQ take FP16 scales, 20 the last that TensorRT 10.3 reads.
 OPSETS = (19, 20)
-# What the parser of TensorRT 9.2 takes (onnx-tensorrt, docs/operators.md), and Gelu, which came
+# What the parser of TensorRT 9.2 takes (onnx-tensorrt, its list of operators), and Gelu, which came
 # with opset 20 in TensorRT 10.
 _NAMES = """
     Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization Cast

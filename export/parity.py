@@ -24,7 +24,7 @@ from .graph import INPUT_NAME
 MAX_FP32_DIFFERENCE = 1e-5
 # Mean cosine between different places above which an encoder tells nothing apart.
 _COLLAPSED_COSINE = 0.999
-_BATCH = 32
+_BATCH = 8  # at 384 px and with optimisations off more take gigabytes
 
 # What a frame turned north-up with a drone's telemetry still gets wrong (1 sigma).
 _HEADING_ERROR_DEG = 3.0

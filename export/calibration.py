@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from ..core.errors import InputError
 from ..core.geo import BBox, LocalFrame
-from ..core.ground import GroundWindow, open_ground
+from ..core.ground import GroundImage, GroundWindow, open_ground
 from ..core.images import IMAGE_SUFFIXES, read_rgb
 from ..core.spec import EncoderSpec
 from .regions import (
@@ -275,13 +275,20 @@ def _cut_region(
             if apart is not None and not apart.is_free(box, gsd_m):
                 continue
             image = ground.read(frame, GroundWindow(left, top, gsd_m, side_px, side_px))
-            if image.valid.mean() >= _MIN_VALID_SHARE:
+            if _shows_ground(image).mean() >= _MIN_VALID_SHARE:
                 found.append(image.rgb)
                 if apart is not None:
                     apart.take(box, gsd_m)
             if len(found) == count:
                 break
     return found
+
+
+def _shows_ground(image: GroundImage) -> npt.NDArray[np.bool_]:
+    """Return which pixels (H, W) are data: not pure black or white, which fill gaps undeclared."""
+    low, high = image.rgb.min(axis=2), image.rgb.max(axis=2)
+    shown: npt.NDArray[np.bool_] = image.valid & (high > 0) & (low < 255)
+    return shown
 
 
 class _Apart:

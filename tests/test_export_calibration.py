@@ -362,3 +362,14 @@ def test_places_to_choose_by_lie_between_those_to_calibrate_on_and_the_held_out(
     east = [part[..., 0] for part in (made.calibration, made.tuning, made.places)]
     assert east[0].max() <= east[1].min() + 2
     assert east[1].max() <= east[2].min() + 2
+
+
+@pytest.mark.parametrize("fill", [0, 255])
+def test_gaps_that_are_only_painted_over_are_avoided_too(tmp_path: Path, fill: int) -> None:
+    """Rotated orthophotos often come with black or white corners and no nodata value."""
+    pixels = np.maximum(ramp(600, 300, blue=90), 1)
+    pixels[:150] = fill
+    write_raster(tmp_path / "a.tif", pixels)
+    made = cut_tiles(str(tmp_path / "a.tif"), SPEC, tiles=30, places=10, seed=0)
+    for part in (made.calibration, made.places):
+        assert (part == fill).all(axis=3).mean(axis=(1, 2)).max() <= 0.11

@@ -1,8 +1,8 @@
 """From calibration to the INT8 graph of a target: what is tried, and what is kept.
 
 Choices are made on images that were not calibrated on, of other ground: on the images it has seen,
-a range that cuts off rare values always looks best, and on others it may be the worst. What is
-chosen is calibrated once more, with those images as well. What is held out only judges.
+a range that cuts off rare values looks better than it is. What is chosen is calibrated once more,
+with those images as well. What is held out only judges.
 """
 
 from __future__ import annotations

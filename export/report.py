@@ -113,7 +113,7 @@ class Report:
             f"{artefact.file}: {line}"
             for artefact in self.artefacts
             if artefact.precision != "fp32"
-            for line in _missed(artefact, self.checkpoint, self.bars)
+            for line in _missed(artefact, self.checkpoint, self.bars, len(self.tiles.places))
         ]
 
     @property
@@ -124,7 +124,7 @@ class Report:
         return verdict(fp32, int8) if fp32 is not None and int8 is not None else ""
 
 
-def _missed(artefact: Artefact, checkpoint: Recall, bars: Bars) -> list[str]:
+def _missed(artefact: Artefact, checkpoint: Recall, bars: Bars, places: int) -> list[str]:
     found = []
     cosine = min(a.p1 for a in (artefact.served, artefact.literal) if a is not None)
     if not cosine >= bars.min_cosine:
@@ -133,7 +133,8 @@ def _missed(artefact: Artefact, checkpoint: Recall, bars: Bars) -> list[str]:
             f"--min-cosine {bars.min_cosine:g}"
         )
     drop = checkpoint.r1 - artefact.recall.r1
-    if drop > bars.max_r1_drop + _ROUNDING:
+    # One view is the finest step that so many places can measure.
+    if drop > max(bars.max_r1_drop, 1 / places) + _ROUNDING:
         found.append(
             f"R@1 {checkpoint.r1:.3f} to {artefact.recall.r1:.3f} ({artefact.changes.lost} views "
             f"lost, {artefact.changes.gained} gained), --max-recall-drop {bars.max_r1_drop:g}"

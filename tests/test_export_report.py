@@ -51,10 +51,11 @@ def artefact(precision: str = "int8", **changes: object) -> Artefact:
 
 def report(*artefacts: Artefact, **changes: object) -> Report:
     places = np.zeros((3, 48, 48, 3), np.uint8)
+    held_out = np.zeros((400, 48, 48, 3), np.uint8)
     frames = np.zeros((0, 32, 32, 3), np.uint8)
     made = Report(
         spec=SPEC,
-        tiles=TileSet("ortho.tif", places, places[:0], places[:2], 1, True, frames, frames),
+        tiles=TileSet("ortho.tif", places, places[:0], held_out, 1, True, frames, frames),
         calibration_images=6,
         seed=0,
         threads=1,
@@ -100,6 +101,14 @@ def test_lost_recall_is_a_miss() -> None:
 
 def test_a_drop_of_exactly_the_bar_passes() -> None:
     assert report(artefact("int8", recall=Recall(0.91 - 0.02, 0.95))).missed == []
+
+
+def test_one_view_may_be_lost_where_it_is_more_than_the_bar() -> None:
+    few = dataclasses.replace(report().tiles, places=np.zeros((40, 48, 48, 3), np.uint8))
+    lost_one = report(artefact("int8", recall=Recall(0.91 - 1 / 40, 0.95)), tiles=few)
+    lost_two = report(artefact("int8", recall=Recall(0.91 - 2 / 40, 0.95)), tiles=few)
+    assert lost_one.missed == []
+    assert len(lost_two.missed) == 1
 
 
 def test_a_missed_bar_fails_naming_figures_and_remedies() -> None:

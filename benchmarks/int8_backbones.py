@@ -119,7 +119,7 @@ def bundle(data: Path, runs: Path, out: Path, backbone: str, px: int) -> dict[st
             out=folder,
             int8=True,
             tensorrt=not small,
-            source=str(data / TRUSTED),
+            source="landscape" if small else str(data / TRUSTED),
             frames="",
             images=BASE_IMAGES if small else IMAGES,
             places=BASE_PLACES if small else PLACES,

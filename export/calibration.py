@@ -244,6 +244,11 @@ def _cut(
     if len(found) == count or (apart is not None and len(found) >= MIN_PLACES):
         # Shuffled, because the calibrator takes tiles in turn.
         return np.stack([found[i] for i in rng.permutation(len(found))])
+    if apart is not None:
+        raise InputError(
+            f"--calib {source}: only {len(found)} held-out places could be cut that lie apart from "
+            f"each other, at least {MIN_PLACES} are needed; use imagery of more ground"
+        )
     raise InputError(
         f"--calib {source}: only {len(found)} of {count} tiles could be cut, the rest has no "
         "data; use imagery with fewer gaps or pass a smaller --images"

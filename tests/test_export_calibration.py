@@ -373,3 +373,15 @@ def test_gaps_that_are_only_painted_over_are_avoided_too(tmp_path: Path, fill: i
     made = cut_tiles(str(tmp_path / "a.tif"), SPEC, tiles=30, places=10, seed=0)
     for part in (made.calibration, made.places):
         assert (part == fill).all(axis=3).mean(axis=(1, 2)).max() <= 0.11
+
+
+def test_too_little_held_out_ground_is_refused(tmp_path: Path) -> None:
+    write_raster(tmp_path / "a.tif", ramp(160, 60))
+    with pytest.raises(InputError) as failure:
+        cut_tiles(str(tmp_path / "a.tif"), SPEC, tiles=5, places=40, seed=0)
+    assert re.fullmatch(
+        re.escape(f"--calib {tmp_path / 'a.tif'}: only ")
+        + r"\d held-out places could be cut that lie apart from each other, at least 10 are "
+        "needed; use imagery of more ground",
+        str(failure.value),
+    )

@@ -113,15 +113,15 @@ def test_normalisation_and_l2_norm_stay_in_float(int8: bytes) -> None:
     dequantise = graph.producers[first.input[0]]
     quantise = graph.producers[dequantise.input[0]]
     assert (dequantise.op_type, quantise.op_type) == ("DequantizeLinear", "QuantizeLinear")
-    assert graph.producers[quantise.input[0]].op_type == "Add"  # the shift of the pixels
+    assert graph.producers[quantise.input[0]].op_type == "Transpose"  # of normalised pixels
 
 
 def test_nodes_before_the_first_and_behind_the_last_weights_are_ends(prepared: bytes) -> None:
     graph = OnnxGraph(prepared)
     kinds = {n.name: n.op_type for n in graph}
     ends = [kinds[name] for name in unweighted_ends(graph)]
-    assert ends[:4] == ["Transpose", "Cast", "Mul", "Add"]
-    assert set(ends[4:]) == {"Shape", "ReduceL2", "Clip", "Expand", "Div"}
+    assert ends[:6] == ["Cast", "Reshape", "Mul", "Add", "Reshape", "Transpose"]
+    assert set(ends[6:]) == {"Shape", "ReduceL2", "Clip", "Expand", "Div"}
 
 
 def test_every_convolution_and_the_projection_are_quantised(prepared: bytes, int8: bytes) -> None:

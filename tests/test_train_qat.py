@@ -29,7 +29,7 @@ from s4g.train.loop import Trainer
 from s4g.train.loss import LossConfig, SymmetricInfoNCE
 from s4g.train.model import Encoder, ModelConfig
 from s4g.train.opening import with_overrides
-from s4g.train.qat import QatConfig, freeze_norms, prepare, rounded_input, rounded_weight
+from s4g.train.qat import QatConfig, prepare, rounded_input, rounded_weight
 from s4g.train.recipe import GroundConfig, OptimConfig, Recipe, ViewConfig, load_recipe
 from s4g.train.source import Embed
 from s4g.train.timm_compat import import_timm
@@ -254,15 +254,6 @@ def test_a_network_with_nothing_to_round_is_refused() -> None:
     assert str(error.value) == "backbone flat: has no layer that INT8 applies to; leave out --qat"
 
 
-def test_frozen_norms_keep_their_statistics_until_training_mode_is_set() -> None:
-    layers = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout()).train()
-    freeze_norms(layers)
-    layers(torch.randn(4, 3, 8, 8) + 2)
-    assert torch.equal(layers[0].running_mean, torch.zeros(3))
-    assert layers[1].training
-    assert layers.train()[0].training
-
-
 # --- with what else training does -------------------------------------------------------------
 
 
@@ -361,14 +352,12 @@ def test_training_goes_on_from_the_checkpoint_with_rounded_layers(
         "enabled": True,
         "length": 0.25,
         "learning_rate_factor": 0.05,
-        "freeze_norms": 0.5,
     }
 
 
 def test_a_resumed_training_ends_with_the_same_weights(
     tmp_path: Path, grounds: list[Ground], toy_checkpoint: Path
 ) -> None:
-    """Stopped before the norms freeze, gone on with after."""
     whole = trainer(tmp_path / "whole", grounds, recipe(toy_checkpoint, 6))
     whole.train(lambda steps: None)
     start = tmp_path / "start.safetensors"
@@ -408,17 +397,6 @@ def test_weights_that_training_does_not_better_stay_the_checkpoint(
     assert (spec.provenance["steps"], spec.provenance["validation"]["recall_at_1"]) == (0, 0.9)
 
 
-def test_norms_freeze_after_their_share_of_the_steps(
-    tmp_path: Path, grounds: list[Ground], toy_checkpoint: Path
-) -> None:
-    run = trainer(tmp_path / "run", grounds, recipe(toy_checkpoint, 4, ema_decay=0.0))
-    counts = []
-    norm = next(m for m in run.encoder.modules() if isinstance(m, nn.BatchNorm2d))
-    counts.append(int(norm.num_batches_tracked))
-    run.train(lambda steps: counts.append(int(norm.num_batches_tracked)))
-    assert np.diff(counts).tolist() == [1, 1, 0, 0]
-
-
 # --- recipe and command -------------------------------------------------------------------------
 
 
@@ -428,7 +406,6 @@ def test_norms_freeze_after_their_share_of_the_steps(
         ("length=0", "length = 0.0 must lie in (0, 1]"),
         ("length=1.5", "length = 1.5 must lie in (0, 1]"),
         ("learning_rate_factor=-1", "learning_rate_factor = -1.0 must lie in (0, 1]"),
-        ("freeze_norms=2", "freeze_norms = 2.0 must lie in [0, 1]"),
         ("bits=4", "unknown key 'bits'; known are "),
     ],
 )
@@ -502,10 +479,14 @@ def test_fine_tuning_by_command_is_recorded_and_resumed_with_the_same_settings_o
     started_from = load_state(run / "state.safetensors")[1]["started_from"]
     assert started_from == load_checkpoint(toy_checkpoint)[1].model_id
     capsys.readouterr()
-    longer = [*words, "--resume", "--steps", "2"]
-    assert failure(capsys, *longer, "--set", "qat.freeze_norms=0") == (
-        f"error: {run / 'recipe.json'}: this run was started with qat.freeze_norms = 0.5, the "
-        "recipe now says 0.0; restore it to resume, or train into a new --out\n"
+    words += ["--resume", "--steps", "2"]
+    assert failure(capsys, *words, "--set", "qat.length=0.5") == (
+        f"error: {run / 'recipe.json'}: this run was started with qat.length = 0.25, the recipe "
+        "now says 0.5; restore it to resume, or train into a new --out\n"
     )
-    cli.main(longer, standalone_mode=False)
+    assert failure(capsys, *[word for word in words if word != "--qat"]).startswith(
+        f"error: {run / 'recipe.json'}: this run was started with qat.enabled = true, the recipe "
+        "now says false; "
+    )
+    cli.main(words, standalone_mode=False)
     assert load_state(run / "state.safetensors")[1]["step"] == 2

@@ -42,7 +42,7 @@ from .optimiser import (
     set_learning_rate,
     state_tensors,
 )
-from .qat import freeze_norms, prepare
+from .qat import prepare
 from .recipe import Recipe
 from .seeds import mixed_seed
 from .source import Batch, BatchSource, Floats, Validation, View
@@ -226,9 +226,6 @@ class Trainer:
             warmup = round(optim.warmup_epochs * self.source.steps_per_epoch)
         set_learning_rate(self.optimizer, learning_rate(self.step, self.steps, warmup, optim))
         self.encoder.train()
-        qat = self.recipe.qat
-        if qat.enabled and self.step >= qat.freeze_norms * self.steps:
-            freeze_norms(self.encoder)
         self.optimizer.zero_grad(set_to_none=True)
         self.loss.log_scale.grad = None
         try:

@@ -24,7 +24,7 @@ from torch import nn
 from ..core.errors import InputError
 from .timm_compat import import_timm
 
-_GREATEST = 127  # of int8; -128 is not used, so that the steps are symmetric
+GREATEST = 127  # of int8; -128 is not used, so that the steps are symmetric
 # Blocks whose branches export merges into one convolution: the child that takes the sum of the
 # branches, or "" where the sum is the block's output.
 _MERGED_BLOCKS = {
@@ -49,14 +49,11 @@ class QatConfig:
         enabled: round weights and inputs of layers; the command's `--qat`.
         length: share of the recipe's steps or epochs.
         learning_rate_factor: of the recipe's peak.
-        freeze_norms: share of the training after which batch norms keep the statistics they have,
-            as at inference.
     """
 
     enabled: bool = False
     length: float = 0.25
     learning_rate_factor: float = 0.05
-    freeze_norms: float = 0.5
 
     def check(self, origin: str) -> None:
         """Refuse values out of range; `origin` names the recipe.
@@ -67,8 +64,6 @@ class QatConfig:
         for name in ("length", "learning_rate_factor"):
             if not 0 < getattr(self, name) <= 1:
                 raise InputError(f"{origin}: {name} = {getattr(self, name)} must lie in (0, 1]")
-        if not 0 <= self.freeze_norms <= 1:
-            raise InputError(f"{origin}: freeze_norms = {self.freeze_norms} must lie in [0, 1]")
 
 
 def prepare(encoder: nn.Module, backbone: str) -> int:
@@ -90,13 +85,6 @@ def prepare(encoder: nn.Module, backbone: str) -> int:
     return count
 
 
-def freeze_norms(encoder: nn.Module) -> None:
-    """Let batch norms use the statistics they have, as at inference, until `train()` is called."""
-    for module in encoder.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.eval()
-
-
 def rounded_input(values: torch.Tensor) -> torch.Tensor:
     """Round a tensor of any shape to 255 symmetric steps; returns float32."""
     with torch.no_grad():
@@ -114,7 +102,7 @@ def rounded_weight(weight: torch.Tensor) -> torch.Tensor:
 
 def _scale(greatest: torch.Tensor) -> torch.Tensor:
     # A tensor of zeros has no range; any step holds it exactly.
-    return torch.where(greatest == 0, 1.0, greatest.float() / _GREATEST)
+    return torch.where(greatest == 0, 1.0, greatest.float() / GREATEST)
 
 
 def _rounded(values: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -135,7 +123,7 @@ class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         zero = torch.zeros_like(scale, dtype=torch.int32)
-        steps = -_GREATEST, _GREATEST
+        steps = -GREATEST, GREATEST
         if scale.ndim:
             return torch.fake_quantize_per_channel_affine(values, scale, zero, 0, *steps)
         return torch.fake_quantize_per_tensor_affine(values, scale, zero, *steps)

@@ -47,7 +47,8 @@ def check_same_recipe(run: Path, recipe: Recipe, may_differ: frozenset[str] = fr
     old = _flat(before)
     new = _flat(json.loads(json.dumps(dataclasses.asdict(recipe))))
     rounds = old.get("qat.enabled") or new["qat.enabled"]
-    for key in sorted(old.keys() | new.keys()):
+    # [qat] first: it changes length and rate in [optim].
+    for key in sorted(old.keys() | new.keys(), key=lambda key: (not key.startswith("qat."), key)):
         if key in _HARMLESS | may_differ or old.get(key) == new.get(key):
             continue
         if not rounds and key.startswith("qat."):

@@ -129,7 +129,7 @@ def bundle(data: Path, runs: Path, out: Path, backbone: str, px: int) -> dict[st
             sensitivity=False,
             seed=0,
             threads=1,
-            bars=Bars(0.98, 0.005),
+            bars=Bars(-1, 1) if small else Bars(0.98, 0.005),
             accept_loss=True,
             overwrite=False,
         )

@@ -15,10 +15,18 @@ Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
 _BATCH = 8
+# What a batch's tensors may take; those of one image of a large network pass a gigabyte.
+_BATCH_BYTES = 2**29
+
+
+def batch_size(found: Mapping[str, Floats], most: int) -> int:
+    """Return how many images make a batch, at most `most`, given the tensors of one image."""
+    image_bytes = sum(value.nbytes for value in found.values())
+    return min(max(1, _BATCH_BYTES // max(1, image_bytes)), most)
 
 
 def observe(model: bytes, tensors: Sequence[str], images: Images) -> Iterator[dict[str, Floats]]:
-    """Yield the named tensors, a batch of images at a time.
+    """Yield the named tensors, of the first image and then of a batch of images at a time.
 
     Args:
         model: ONNX file.
@@ -40,9 +48,14 @@ def observe(model: bytes, tensors: Sequence[str], images: Images) -> Iterator[di
     session = ort.InferenceSession(
         proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    for start in range(0, len(images), _BATCH):
-        found = session.run(list(tensors), {INPUT_NAME: images[start : start + _BATCH]})
-        yield dict(zip(tensors, found, strict=True))
+    done, size = 0, 1
+    while done < len(images):
+        batch = images[done : done + size]
+        found = dict(zip(tensors, session.run(list(tensors), {INPUT_NAME: batch}), strict=True))
+        yield found
+        if not done:
+            size = batch_size(found, _BATCH)
+        done += len(batch)
 
 
 def peaks_by_channel(model: bytes, axes: Mapping[str, int], images: Images) -> dict[str, Doubles]:

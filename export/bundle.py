@@ -74,7 +74,7 @@ class ExportJob:
         source: imagery to calibrate on and to judge by.
         frames: folder of a flight's frames to calibrate on and judge by as well; empty: none.
         images: calibration images, half tiles, half views; those to choose by come on top.
-        places: held-out places.
+        places: held-out places; where fewer lie apart, each is viewed more than once.
         method: calibration method (`ranges.METHODS`), or `auto`.
         keep_float: regular expression over node names.
         depthwise: `float` or `int8`, for the TensorRT graph.
@@ -187,12 +187,12 @@ def _fill(
         _write(folder / name, _with_facts(made, spec, macs, {}))
     frames = f" and {len(tiles.held_out_frames)} frames" if len(tiles.held_out_frames) else ""
     tell(f"comparing with the checkpoint on {len(tiles.places)} held-out places{frames}")
+    pairs = make_pairs(tiles.places, tiles.held_out_frames, job.seed, job.places)
     if len(tiles.places) < job.places:
         tell(
-            f"note: {len(tiles.places)} of {job.places} held-out places; no more lie apart from "
-            "each other"
+            f"note: {len(tiles.places)} of {job.places} held-out places lie apart from each other; "
+            f"each is viewed {len(pairs.views) // len(tiles.places)} times"
         )
-    pairs = make_pairs(tiles.places, tiles.held_out_frames, job.seed)
     trained = embed_torch(encoder, spec, pairs.images)
     between = check_distinct(str(job.checkpoint), pairs.paired(trained).tiles)
     engines = {
@@ -211,6 +211,7 @@ def _fill(
         spec=spec,
         tiles=tiles,
         calibration_images=_calibration_images(tiles),
+        views=len(pairs.views),
         seed=job.seed,
         threads=job.threads,
         macs=macs,
@@ -307,6 +308,7 @@ class _Judge:
         facts: dict[str, Any] = {
             "parity": {**dataclasses.asdict(agreement), **dataclasses.asdict(paired.recall)},
             "held_out_places": len(self.pairs.tiles),
+            "held_out_views": len(self.pairs.views),
         }
         if made.quantised is not None:
             facts["quantisation"] = self._quantisation(made, made.quantised)

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..core.engine import Embeddings, Images
 from ..core.images import encode_rgb
-from .parity import MAX_FP32_DIFFERENCE, Pairs
+from .parity import MAX_FP32_DIFFERENCE, Pairs, own_tiles
 
 _WORST_VIEWS = 6
 _THUMBNAIL_PX = 96
@@ -32,14 +32,16 @@ class Worst:
 
     Attributes:
         file: name of the artefact.
-        pair: row of the view and of its own tile in `Pairs`.
+        view: row of the view in `Pairs`.
+        tile: row of its own tile.
         cosine: between the file's and the checkpoint's embedding of the view.
         checkpoint_first: row of the tile that the checkpoint ranks first.
         file_first: row of the tile that the file ranks first.
     """
 
     file: str
-    pair: int
+    view: int
+    tile: int
     cosine: float
     checkpoint_first: int
     file_first: int
@@ -47,7 +49,7 @@ class Worst:
     @property
     def outcome(self) -> str:
         """What became of the match, in words."""
-        before, after = self.checkpoint_first == self.pair, self.file_first == self.pair
+        before, after = self.checkpoint_first == self.tile, self.file_first == self.tile
         if before:
             return "still found" if after else "match lost"
         return "match gained" if after else "found by neither"
@@ -100,19 +102,21 @@ def worst_cases(
 
     Args:
         file: name of the artefact.
-        trained: (2N + F, D) float32, the checkpoint's embeddings of `pairs.images`.
+        trained: (N + V + F, D) float32, the checkpoint's embeddings of `pairs.images`.
         found: the same of the artefact.
-        pairs: N held-out tiles and views.
+        pairs: N held-out tiles and V views.
         count: return at most so many.
     """
     before, after = pairs.paired(trained), pairs.paired(found)
     cosine = np.einsum("nd,nd->n", before.views.astype(np.float64), after.views.astype(np.float64))
     first_before = (before.views @ before.tiles.T).argmax(axis=1)
     first_after = (after.views @ after.tiles.T).argmax(axis=1)
-    own = np.arange(len(cosine))
+    own = own_tiles(len(before.views), len(before.tiles))
     kept = ~((first_before == own) & (first_after != own))
     return [
-        Worst(file, int(i), float(cosine[i]), int(first_before[i]), int(first_after[i]))
+        Worst(
+            file, int(i), int(own[i]), float(cosine[i]), int(first_before[i]), int(first_after[i])
+        )
         for i in np.lexsort((cosine, kept))[:count]
     ]
 
@@ -179,10 +183,10 @@ def _cases(pairs: Pairs, worst: Iterable[Worst]) -> dict[str, list[_Case]]:
     """Return pictures of the worst views, by file."""
     found: dict[str, list[_Case]] = {}
     for case in worst:
-        tiles = (case.pair, case.checkpoint_first, case.file_first)
+        tiles = (case.tile, case.checkpoint_first, case.file_first)
         pictures = [_picture(pairs.tiles[row]) for row in tiles]
         found.setdefault(case.file, []).append(
-            _Case(case, _picture(pairs.views[case.pair]), *pictures)
+            _Case(case, _picture(pairs.views[case.view]), *pictures)
         )
     return found
 

@@ -73,17 +73,23 @@ class Recall:
 
     @classmethod
     def of(cls, views: Embeddings, tiles: Embeddings) -> Recall:
-        """Match views (N, D) to tiles (N, D); view i shows tile i, and loses where scores tie."""
+        """Match views (V, D) to tiles (N, D); view i shows tile i mod N, and loses a tie."""
         ahead = _ahead(views, tiles)
         return cls(float((ahead < 1).mean()), float((ahead < 5).mean()))
 
 
 def _ahead(views: Embeddings, tiles: Embeddings) -> npt.NDArray[np.int64]:
-    """Return how many other tiles (N, D) score at least as high as each view's (N, D) own."""
+    """Return how many other tiles (N, D) score at least as high as each view's (V, D) own."""
     scores = views @ tiles.T
+    own = scores[np.arange(len(views)), own_tiles(len(views), len(tiles))]
     # Not "at least as high", which NaN never is.
-    ahead: npt.NDArray[np.int64] = (~(scores < np.diag(scores)[:, None] - TIE)).sum(axis=1) - 1
+    ahead: npt.NDArray[np.int64] = (~(scores < own[:, None] - TIE)).sum(axis=1) - 1
     return ahead
+
+
+def own_tiles(views: int, tiles: int) -> npt.NDArray[np.int64]:
+    """Return the row of each view's own tile, (V,): views come in rounds over the tiles."""
+    return np.arange(views) % tiles
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,13 @@ def top1_agreement(first: Paired, second: Paired) -> float:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Tiles (N, px, px, 3) uint8, a camera's view of each, and a flight's frames (F, px, px, 3)."""
+    """Tiles, a camera's views of them, and a flight's frames: (…, px, px, 3) uint8.
+
+    Attributes:
+        tiles: (N, px, px, 3).
+        views: (V, px, px, 3), V a multiple of N; view i shows tile i mod N.
+        frames: (F, px, px, 3).
+    """
 
     tiles: Images
     views: Images
@@ -124,22 +136,18 @@ class Pairs:
 
     @property
     def images(self) -> Images:
-        """Tiles, then views, then frames: (2N + F, px, px, 3)."""
+        """Tiles, then views, then frames: (N + V + F, px, px, 3)."""
         return np.concatenate([self.tiles, self.views, self.frames])
 
     def paired(self, embeddings: Embeddings) -> Paired:
         """Part the embeddings of `images` again."""
-        count = len(self.tiles)
-        return Paired(embeddings[:count], embeddings[count : 2 * count])
-
-    def first(self, count: int) -> Pairs:
-        """Return the first tiles with their views, and no frames."""
-        return Pairs(self.tiles[:count], self.views[:count], self.frames[:0])
+        views = len(self.tiles), len(self.tiles) + len(self.views)
+        return Paired(embeddings[: views[0]], embeddings[slice(*views)])
 
 
 @dataclass(frozen=True)
 class Paired:
-    """Embeddings (N, D) of tiles and of their views."""
+    """Embeddings of tiles (N, D) and of their views (V, D)."""
 
     tiles: Embeddings
     views: Embeddings
@@ -150,23 +158,25 @@ class Paired:
         return Recall.of(self.views, self.tiles)
 
 
-def make_pairs(places: Images, frames: Images, seed: int) -> Pairs:
-    """Make a tile and a camera-like view of every place.
+def make_pairs(places: Images, frames: Images, seed: int, views: int = 0) -> Pairs:
+    """Make a tile and camera-like views of every place.
 
-    The view has the errors that a frame has after it was turned north-up by telemetry: heading,
+    A view has the errors that a frame has after it was turned north-up by telemetry: heading,
     residual tilt, height and position; and other light, blur and noise.
 
     Args:
         places: (N, q, q, 3) uint8 with q > px; the tile is the middle.
         frames: (F, px, px, 3) uint8, taken as they are.
         seed: of the errors.
+        views: at least so many views, every place seen equally often, and at least once.
     """
     rng = np.random.default_rng(seed)
     input_px = frames.shape[1]
-    views = [_camera_view(place, input_px, rng) for place in places]
+    rounds = max(1, -(-views // max(1, len(places))))
+    made = [_camera_view(place, input_px, rng) for _ in range(rounds) for place in places]
     shape = (0, input_px, input_px, 3)
     return Pairs(
-        middle(places, input_px), np.stack(views) if views else np.zeros(shape, np.uint8), frames
+        middle(places, input_px), np.stack(made) if made else np.zeros(shape, np.uint8), frames
     )
 
 

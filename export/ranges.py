@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core.errors import S4GError
+from .activations import batch_size, observe
 from .graph import INPUT_NAME
 from .onnx_graph import OnnxGraph
 from .quantise import quiet
@@ -74,10 +75,13 @@ def measure(model: bytes, images: Images, advance: Callable[[int], None]) -> His
             calibrate_method=CalibrationMethod.Percentile,
             extra_options={"num_bins": _BINS, "symmetric": False},
         )
-        made = [name for node in OnnxGraph(model) for name in node.output]
+        measured: set[str] = calibrator.tensors_to_calibrate
+        made = [name for node in OnnxGraph(model) for name in node.output if name in measured]
+        # Not the calibrator's own first batch: the width of its bins is set by that.
+        size = batch_size(next(observe(model, made, images[:1])), _BATCH)
         calibrator.collector = _finite_collector(made)
-        for start in range(0, len(images), _BATCH):
-            batch = images[start : start + _BATCH]
+        for start in range(0, len(images), size):
+            batch = images[start : start + size]
             calibrator.collect_data(_Reader(batch))
             advance(len(batch))
         collected = calibrator.collector.get_histogram_dict()

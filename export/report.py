@@ -79,6 +79,7 @@ class Report:
     Attributes:
         spec: of the checkpoint.
         tiles: what it was calibrated on and judged by.
+        views: camera-like views of held-out places, matched to their tiles.
         calibration_images: how many images activations were measured on.
         seed: of places, views and frames.
         threads: of the latencies; 0: ONNX Runtime's choice.
@@ -95,6 +96,7 @@ class Report:
     spec: EncoderSpec
     tiles: TileSet
     calibration_images: int
+    views: int
     seed: int
     threads: int
     macs: int
@@ -113,7 +115,7 @@ class Report:
             f"{artefact.file}: {line}"
             for artefact in self.artefacts
             if artefact.precision != "fp32"
-            for line in _missed(artefact, self.checkpoint, self.bars, len(self.tiles.places))
+            for line in _missed(artefact, self.checkpoint, self.bars, self.views)
         ]
 
     @property
@@ -124,7 +126,7 @@ class Report:
         return verdict(fp32, int8) if fp32 is not None and int8 is not None else ""
 
 
-def _missed(artefact: Artefact, checkpoint: Recall, bars: Bars, places: int) -> list[str]:
+def _missed(artefact: Artefact, checkpoint: Recall, bars: Bars, views: int) -> list[str]:
     found = []
     cosine = min(a.p1 for a in (artefact.served, artefact.literal) if a is not None)
     if not cosine >= bars.min_cosine:
@@ -133,8 +135,8 @@ def _missed(artefact: Artefact, checkpoint: Recall, bars: Bars, places: int) -> 
             f"--min-cosine {bars.min_cosine:g}"
         )
     drop = checkpoint.r1 - artefact.recall.r1
-    # One view is the finest step that so many places can measure.
-    if drop > max(bars.max_r1_drop, 1 / places) + _ROUNDING:
+    # One view is the finest step that so many can measure.
+    if drop > max(bars.max_r1_drop, 1 / views) + _ROUNDING:
         found.append(
             f"R@1 {checkpoint.r1:.3f} to {artefact.recall.r1:.3f} ({artefact.changes.lost} views "
             f"lost, {artefact.changes.gained} gained), --max-recall-drop {bars.max_r1_drop:g}"
@@ -178,6 +180,7 @@ def as_json(report: Report) -> dict[str, Any]:
             "seed": report.seed,
         },
         "held_out_places": len(report.tiles.places),
+        "held_out_views": report.views,
         "held_out_frames": len(report.tiles.held_out_frames),
         "checkpoint": asdict(report.checkpoint),
         "fp32_max_difference": report.max_fp32_difference,
@@ -200,7 +203,7 @@ def as_table(report: Report) -> str:
         f"encoder   {spec.backbone}, {spec.input_px} px, {spec.embedding_dim}-d, "
         f"{report.macs / 1e6:.0f} million multiply-adds, model {spec.model_id[:12]}",
         f"imagery   {tiles.source}: {report.calibration_images} images to calibrate on, "
-        f"{len(tiles.places)} other places{frames} to judge by",
+        f"{len(tiles.places)} other places in {report.views} views{frames} to judge by",
         "",
         f"{'':<24}{'':>7}{'cosine to checkpoint':>24}{'same':>8}{'R@1':>8}{'R@5':>7}"
         f"{'p50':>8}{'p95':>8}{'images':>8}",

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("torch", reason="export needs torch (the export extra)")
 pytest.importorskip("onnx", reason="export needs onnx (the export extra)")
 
-from s4g.export.activations import means, observe, peaks_by_channel
+from s4g.export.activations import batch_size, means, observe, peaks_by_channel
 
 toy = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("toy_graphs.py"))))
 
@@ -44,8 +44,16 @@ def test_tensors_of_all_images_come_in_order(model: bytes) -> None:
         np.testing.assert_allclose(found, value, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("image_bytes", "size"), [(0, 8), (4, 8), (2**26, 8), (2**27, 4), (2**29, 1), (2**30, 1)]
+)
+def test_large_tensors_come_in_small_batches(image_bytes: int, size: int) -> None:
+    value = np.broadcast_to(np.zeros(1, np.float32), (1, image_bytes // 4))
+    assert batch_size({"a": value}, 8) == size
+
+
 def test_an_output_of_the_graph_can_be_observed(model: bytes) -> None:
-    (found,) = observe(model, ["embeddings"], toy.images(2))
+    (found,) = observe(model, ["embeddings"], toy.images(1))
     np.testing.assert_allclose(np.linalg.norm(found["embeddings"], axis=1), 1, atol=1e-6)
 
 

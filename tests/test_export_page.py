@@ -98,6 +98,7 @@ def report(*artefacts: Artefact, **changes: Any) -> Report:
             held_out_frames=np.zeros((31, 1, 1, 3), np.uint8),
         ),
         calibration_images=1333,
+        views=911,
         seed=77,
         threads=3,
         macs=331_700_000,
@@ -122,10 +123,10 @@ def toy_pairs(px: int = PX) -> Pairs:
 
 
 WORST = (
-    Worst(CPU.file, 1, 0.8765, 1, 2),
-    Worst(CPU.file, 0, 0.8901, 0, 0),
-    Worst(TRT.file, 3, 0.7007, 2, 3),
-    Worst(TRT.file, 2, 0.7123, 0, 1),
+    Worst(CPU.file, 1, 1, 0.8765, 1, 2),
+    Worst(CPU.file, 0, 0, 0.8901, 0, 0),
+    Worst(TRT.file, 3, 3, 0.7007, 2, 3),
+    Worst(TRT.file, 2, 2, 0.7123, 0, 1),
 )
 
 
@@ -200,6 +201,7 @@ WRITTEN: dict[str, Callable[[Any], str]] = {
     "frames": lambda v: f"{v} frames of a flight",
     "seed": lambda v: f"seed {v}",
     "held_out_places": lambda v: f"{v} places",
+    "held_out_views": lambda v: f"{v} views",
     "held_out_frames": lambda v: f"{v} frames of a flight",
     "fp32_max_difference": lambda v: f"(here {v:.1e} )",
     "mean_cosine_between_places": lambda v: f"mean cosine {v:.3f} (checkpoint)",
@@ -445,17 +447,25 @@ def test_lost_matches_come_first_then_the_lowest_cosine() -> None:
     found = embeddings(*TILES, (1, 0.5, 0), (0, 1, 0.1), (1, 0, 0.95), (0, 0, -1.0))
     cosine = np.einsum("nd,nd->n", trained, found)
     assert worst_cases("a.onnx", trained, found, PAIRS, 2) == [
-        Worst("a.onnx", 2, pytest.approx(cosine[5]), 2, 0),
-        Worst("a.onnx", 0, pytest.approx(cosine[3]), 0, 0),
+        Worst("a.onnx", 2, 2, pytest.approx(cosine[5]), 2, 0),
+        Worst("a.onnx", 0, 0, pytest.approx(cosine[3]), 0, 0),
     ]
-    assert [case.pair for case in worst_cases("a.onnx", trained, found, PAIRS)] == [2, 0, 1]
+    assert [case.view for case in worst_cases("a.onnx", trained, found, PAIRS)] == [2, 0, 1]
 
 
 def test_the_file_ranks_by_its_own_tiles_and_the_checkpoint_by_its_own() -> None:
     trained = embeddings(*TILES, *TILES, (1, 0, 0))
     found = embeddings(TILES[1], TILES[0], TILES[2], *TILES, (1, 0, 0))
     worst = worst_cases("a.onnx", trained, found, PAIRS, 1)
-    assert worst == [Worst("a.onnx", 0, 1.0, 0, 1)]
+    assert worst == [Worst("a.onnx", 0, 0, 1.0, 0, 1)]
+
+
+def test_a_second_view_of_a_place_is_shown_with_its_tile() -> None:
+    trained = embeddings(*TILES, *TILES, *TILES, (1, 0, 0))
+    found = trained.copy()
+    found[7] = (1, 0, 0)
+    twice = Pairs(PAIRS.tiles, np.concatenate([PAIRS.views, PAIRS.views]), PAIRS.frames)
+    assert worst_cases("a.onnx", trained, found, twice, 1) == [Worst("a.onnx", 4, 1, 0.0, 1, 0)]
 
 
 @pytest.mark.parametrize(
@@ -468,7 +478,7 @@ def test_the_file_ranks_by_its_own_tiles_and_the_checkpoint_by_its_own() -> None
     ],
 )
 def test_what_became_of_a_match_is_told(before: int, after: int, outcome: str) -> None:
-    assert Worst("a.onnx", 1, 0.9, before, after).outcome == outcome
+    assert Worst("a.onnx", 4, 1, 0.9, before, after).outcome == outcome
 
 
 def picture_colours(made: Page, rows: int) -> list[list[int]]:
@@ -553,7 +563,7 @@ def test_names_from_outside_cannot_become_markup() -> None:
     )
     content["bars"]["missed"] = [evil]
     content["machine"]["processor"] = evil
-    html = render_page(content, toy_pairs(), (Worst(evil, 0, 0.5, 0, 1),))
+    html = render_page(content, toy_pairs(), (Worst(evil, 0, 0, 0.5, 0, 1),))
     assert "<script" not in html
     # Title, heading, missed bar, float layer, layer and its operator, source, file, processor.
     assert html.count("&lt;script&gt;alert(&#39;&amp;&#39;)&lt;/script&gt;") == 9

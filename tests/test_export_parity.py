@@ -62,6 +62,13 @@ def test_recall_counts_views_whose_own_tile_is_best_or_among_five() -> None:
     assert Recall.of(views, tiles) == Recall(r1=6 / 8, r5=7 / 8)
 
 
+def test_views_come_in_rounds_over_the_tiles() -> None:
+    tiles = np.eye(3, dtype=np.float32)
+    views = tiles[[0, 1, 2, 0, 2, 1]]
+    assert Recall.of(views, tiles).r1 == 4 / 6
+    assert Changes.between(Paired(tiles, views), Paired(tiles, tiles[[0, 1, 2] * 2])).gained == 2
+
+
 def test_a_view_that_ties_with_another_tile_is_no_hit() -> None:
     """An encoder that maps all images to one point must not score."""
     same = unit(np.ones((6, 4)))
@@ -103,14 +110,23 @@ def test_embeddings_of_pairs_part_into_tiles_and_views() -> None:
     paired = pairs.paired(embeddings)
     assert paired.tiles[:, 0].tolist() == [0, 1, 2]
     assert paired.views[:, 0].tolist() == [3, 4, 5]
-    first = pairs.first(2)
-    assert first.images[:, 0, 0, 0].tolist() == [1, 2, 11, 12]
 
 
 def test_recall_of_pairs_matches_views_to_tiles() -> None:
     tiles = np.eye(3, dtype=np.float32)
     views = tiles[[0, 2, 2]]
     assert Paired(tiles, views).recall == Recall.of(views, tiles) == Recall(2 / 3, 1)
+
+
+@pytest.mark.parametrize(("wanted", "made"), [(0, 3), (3, 3), (4, 6), (7, 9)])
+def test_places_are_viewed_equally_often_until_there_are_enough_views(
+    wanted: int, made: int
+) -> None:
+    pairs = make_pairs(soft_noise(3, 96), NO_FRAMES, seed=0, views=wanted)
+    assert len(pairs.tiles) == 3
+    assert len(pairs.views) == made == len({view.tobytes() for view in pairs.views})
+    once = make_pairs(soft_noise(3, 96), NO_FRAMES, seed=0)
+    assert np.array_equal(pairs.views[:3], once.views)
 
 
 def soft_noise(count: int, side_px: int) -> npt.NDArray[np.uint8]:

@@ -21,7 +21,7 @@ from naip import LEVELS_M, file_of_year
 from naip import simulate as simulate_naip
 
 from s4g.core.geo import BBox
-from s4g.core.ground import open_ground
+from s4g.core.sources import open_ground
 
 SIZE_M = 1200
 LEVELS = "40,80"

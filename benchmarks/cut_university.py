@@ -19,8 +19,8 @@ import numpy.typing as npt
 from s4g.core.console import say
 from s4g.core.files import atomic_folder
 from s4g.core.geo import LocalFrame, distance_m
-from s4g.core.ground import open_ground
 from s4g.core.images import encode_rgb
+from s4g.core.sources import open_ground
 from s4g.train.grounds import Ground, load_grounds
 from s4g.train.recipe import GroundConfig, ViewConfig
 from s4g.train.views import Place, cut_patch, drone_geometry, photometric, tile_geometry

@@ -20,7 +20,7 @@ from brighton import command
 
 from s4g.core.files import write_bytes
 from s4g.core.geo import LocalFrame
-from s4g.core.ground import open_ground
+from s4g.core.sources import open_ground
 
 HFOV_DEG = 60.0
 FRAME_WIDTH_M = 1000.0

@@ -1,21 +1,15 @@
-"""Imagery of the ground: one small interface, and the sources that are arrays in memory.
-
-`open_ground` turns what a user writes after `--source` into a `GroundSource`. GeoTIFFs are read
-by `raster.py`, the procedural landscape by `landscape.py`.
-"""
+"""Imagery of the ground: one small interface, and the sources that are arrays in memory."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from .errors import InputError
 from .geo import BBox, LocalFrame
 
 RGB = npt.NDArray[np.uint8]
@@ -159,20 +153,3 @@ class ArrayGround:
         shifted /= factor
         shifted[:, 2] -= 0.5
         return rgb, np.asarray(share == 255, np.uint8), shifted
-
-
-def open_ground(source: str) -> GroundSource:
-    """Open `landscape[:key=value,…]` or the path of a georeferenced raster.
-
-    Raises:
-        InputError: there is no such file, it is no image, or it has no georeference.
-    """
-    if source == "landscape" or source.startswith("landscape:"):
-        from .landscape import open_landscape
-
-        return open_landscape(source)
-    if not Path(source).exists():
-        raise InputError(f"{source}: no such file; give a GeoTIFF or 'landscape'")
-    from .raster import RasterGround
-
-    return RasterGround(Path(source))

@@ -20,8 +20,9 @@ import numpy.typing as npt
 
 from ..core.errors import InputError
 from ..core.geo import BBox, LocalFrame
-from ..core.ground import GroundImage, GroundWindow, open_ground
+from ..core.ground import GroundImage, GroundWindow
 from ..core.images import IMAGE_SUFFIXES, read_rgb
+from ..core.sources import open_ground
 from ..core.spec import EncoderSpec
 from .regions import (
     HELD_OUT_SHARE,

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 
 from ..core.errors import InputError
 from ..core.geo import BBox, distance_m
-from ..core.ground import GroundSource, open_ground
+from ..core.ground import GroundSource
+from ..core.sources import open_ground
 from ..core.spec import EncoderSpec
 
 # A held-out place is this much wider than its tile, so that a view of it may shift and turn.

@@ -177,7 +177,7 @@ def cli(
     if route is not None:
         _check_route_options(pattern, values)
     check_output(out, overwrite)
-    from ..core.ground import open_ground
+    from ..core.sources import open_ground
 
     with closing(open_ground(source)) as ground:
         waypoints = _waypoints(route, pattern, ground, camera, values)

@@ -194,7 +194,7 @@ def toy_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def toy_pack(tmp_path_factory: pytest.TempPathFactory, toy_encoder: Path, toy_source: Path) -> Path:
     """A pack of the toy source by the toy encoder: tiles of 48 and 64 m, with imagery."""
     from s4g.core.engine import load_engine
-    from s4g.core.ground import open_ground
+    from s4g.core.sources import open_ground
     from s4g.tilepacks.build import build_pack
     from s4g.tilepacks.plan import plan_pack
     from s4g.tilepacks.writer import write_pack
@@ -224,8 +224,9 @@ def toy_flight(tmp_path_factory: pytest.TempPathFactory, toy_source: Path) -> To
 
     from s4g.core.camera import Attitude, Camera, ground_from_patch, pixel_from_ground
     from s4g.core.geo import LocalFrame
-    from s4g.core.ground import GroundWindow, open_ground
+    from s4g.core.ground import GroundWindow
     from s4g.core.images import encode_rgb
+    from s4g.core.sources import open_ground
 
     folder = tmp_path_factory.mktemp("flight")
     (folder / "photos").mkdir()

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from s4g.core.errors import InputError
 from s4g.core.geo import LocalFrame
-from s4g.core.ground import ArrayGround, GroundWindow, open_ground
+from s4g.core.ground import ArrayGround, GroundWindow
+from s4g.core.sources import open_ground
 
 FRAME = LocalFrame(47.0, 8.0)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from s4g.core.errors import InputError
 from s4g.core.geo import distance_m
-from s4g.core.ground import GroundWindow, open_ground
+from s4g.core.ground import GroundWindow
 from s4g.core.landscape import (
     SEASONS,
     SENSORS,
@@ -26,6 +26,7 @@ from s4g.core.landscape_render import cast_shadow
 from s4g.core.landscape_sensor import Light
 from s4g.core.landscape_style import draw_style
 from s4g.core.landscape_world import LANE, MAIN, PARCEL, STREET, WATER
+from s4g.core.sources import open_ground
 
 SUBURB, RIVER, PATCHWORK = 11, 2, 10  # seeds whose style the tests below rely on
 

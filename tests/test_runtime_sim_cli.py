@@ -14,8 +14,9 @@ import pytest
 from s4g.core.camera import Attitude
 from s4g.core.console import run_command
 from s4g.core.geo import LocalFrame
-from s4g.core.ground import GroundWindow, open_ground
+from s4g.core.ground import GroundWindow
 from s4g.core.images import read_rgb
+from s4g.core.sources import open_ground
 from s4g.core.warp import north_up_patch
 from s4g.runtime.intrinsics import read_intrinsics
 from s4g.runtime.sim_cli import cli

@@ -19,7 +19,8 @@ from s4g.core.camera import (
 )
 from s4g.core.errors import InputError
 from s4g.core.geo import LocalFrame
-from s4g.core.ground import ArrayGround, GroundSource, GroundWindow, open_ground
+from s4g.core.ground import ArrayGround, GroundSource, GroundWindow
+from s4g.core.sources import open_ground
 from s4g.core.warp import north_up_patch
 from s4g.runtime.route import Route, fly
 from s4g.runtime.simulate import (

@@ -10,7 +10,8 @@ import pytest
 from s4g.core.engine import load_engine
 from s4g.core.errors import InputError
 from s4g.core.geo import LocalFrame
-from s4g.core.ground import ArrayGround, open_ground
+from s4g.core.ground import ArrayGround
+from s4g.core.sources import open_ground
 from s4g.tilepacks.build import PackContent, build_pack
 from s4g.tilepacks.plan import plan_pack
 from s4g.tilepacks.reader import open_pack

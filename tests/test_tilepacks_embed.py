@@ -10,7 +10,8 @@ import pytest
 from s4g.core.engine import Engine, load_engine
 from s4g.core.errors import S4GError
 from s4g.core.geo import LocalFrame
-from s4g.core.ground import ArrayGround, open_ground
+from s4g.core.ground import ArrayGround
+from s4g.core.sources import open_ground
 from s4g.core.spec import EncoderSpec
 from s4g.tilepacks.embed import embed_level
 from s4g.tilepacks.plan import plan_pack

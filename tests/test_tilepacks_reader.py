@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from s4g.core.engine import load_engine
 from s4g.core.errors import InputError, IntegrityError
 from s4g.core.geo import LocalFrame
-from s4g.core.ground import ArrayGround, GroundWindow, open_ground
+from s4g.core.ground import ArrayGround, GroundWindow
+from s4g.core.sources import open_ground
 from s4g.tilepacks.build import PackContent, build_pack
 from s4g.tilepacks.format import encode_container
 from s4g.tilepacks.graph import Graph

@@ -12,8 +12,9 @@ import pytest
 
 from s4g.core.errors import InputError
 from s4g.core.geo import LocalFrame
-from s4g.core.ground import GroundSource, open_ground
+from s4g.core.ground import GroundSource
 from s4g.core.images import encode_rgb
+from s4g.core.sources import open_ground
 from s4g.train.data_own import Own, TileImages
 from s4g.train.dataset import Count, DataConfig
 

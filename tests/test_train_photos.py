@@ -14,8 +14,9 @@ import pytest
 
 from s4g.core.errors import InputError
 from s4g.core.geo import LocalFrame
-from s4g.core.ground import GroundWindow, open_ground
+from s4g.core.ground import GroundWindow
 from s4g.core.images import encode_rgb
+from s4g.core.sources import open_ground
 from s4g.train.dataset import UnreadableImageError
 from s4g.train.photos import Photo, PhotoImages, View, plan_view, read_photos
 

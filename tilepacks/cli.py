@@ -113,7 +113,7 @@ def build(
 
     from ..core.engine import describe, load_engine
     from ..core.files import check_output
-    from ..core.ground import open_ground
+    from ..core.sources import open_ground
     from .build import build_pack
     from .info import plan_info, plan_text
     from .plan import plan_pack

@@ -17,7 +17,8 @@ import numpy.typing as npt
 from ..core.console import say
 from ..core.errors import InputError
 from ..core.geo import LocalFrame
-from ..core.ground import GroundSource, GroundWindow, open_ground
+from ..core.ground import GroundSource, GroundWindow
+from ..core.sources import open_ground
 from .dataset import (
     Count,
     DataConfig,

@@ -13,9 +13,10 @@ import numpy.typing as npt
 
 from ..core.errors import InputError
 from ..core.geo import TILE_SIZE_PX, LocalFrame, mercator_gsd_m, wgs84_from_mercator
-from ..core.ground import GroundWindow, open_ground
+from ..core.ground import GroundWindow
 from ..core.images import read_rgb
 from ..core.landscape import make_world, render_world
+from ..core.sources import open_ground
 from .recipe import GroundConfig
 
 Image = npt.NDArray[np.uint8]

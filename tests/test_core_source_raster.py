@@ -14,7 +14,7 @@ from pyproj import Transformer
 from s4g.core.errors import InputError, IntegrityError, S4GError
 from s4g.core.geo import LocalFrame
 from s4g.core.ground import GroundWindow
-from s4g.core.raster import RasterGround
+from s4g.core.source_raster import RasterGround
 
 rasterio = pytest.importorskip("rasterio", reason="GeoTIFFs need rasterio (the pack extra)")
 

@@ -24,6 +24,7 @@ from ..core.ground import GroundImage, GroundWindow
 from ..core.images import IMAGE_SUFFIXES, read_rgb
 from ..core.sources import open_ground
 from ..core.spec import EncoderSpec
+from ..core.views import PLACE_FACTOR
 from .regions import (
     HELD_OUT_SHARE,
     MAX_ENLARGEMENT,

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..core.camera import Attitude, Camera, ground_from_pixel, pixel_from_ground
 from ..core.engine import Embeddings, Engine, Images
 from ..core.engine_onnx import UNWANTED_OPTIMISERS
 from ..core.errors import S4GError
 from ..core.spec import EncoderSpec
+from ..core.views import camera_view
 from ..train.model import Encoder, normalise
 from ..train.retrieval import TIE
 from .calibration import middle
@@ -26,14 +25,6 @@ MAX_FP32_DIFFERENCE = 1e-5
 _COLLAPSED_COSINE = 0.999
 _BATCH = 8  # at 384 px and with optimisations off more take gigabytes
 
-# What a frame turned north-up with a drone's telemetry still gets wrong (1 sigma).
-_HEADING_ERROR_DEG = 3.0
-_TILT_ERROR_DEG = 1.0
-_SCALE_ERROR = 0.03
-_SHIFT_SHARE = 0.04  # of the footprint
-_TILT_DEG = 5.0
-# Kept below what PLACE_FACTOR leaves around a tile.
-_MAX_SIGMAS = 2.0
 
 
 @dataclass(frozen=True)
@@ -173,47 +164,11 @@ def make_pairs(places: Images, frames: Images, seed: int, views: int = 0) -> Pai
     rng = np.random.default_rng(seed)
     input_px = frames.shape[1]
     rounds = max(1, -(-views // max(1, len(places))))
-    made = [_camera_view(place, input_px, rng) for _ in range(rounds) for place in places]
+    made = [camera_view(place, input_px, rng) for _ in range(rounds) for place in places]
     shape = (0, input_px, input_px, 3)
     return Pairs(
         middle(places, input_px), np.stack(made) if made else np.zeros(shape, np.uint8), frames
     )
-
-
-def _camera_view(place: Images, input_px: int, rng: np.random.Generator) -> Images:
-    """Look at a place (one pixel is one metre) with the true attitude, read by the believed one."""
-    camera = Camera.from_hfov(input_px, input_px, 60.0)
-    agl_m = camera.fx_px
-    yaw, pitch, roll = rng.uniform(0, 360), *rng.uniform(-_TILT_DEG, _TILT_DEG, 2)
-    true = Attitude(yaw, pitch, roll, agl_m)
-    error = np.clip(rng.standard_normal(6), -_MAX_SIGMAS, _MAX_SIGMAS)
-    believed = Attitude(
-        yaw + _HEADING_ERROR_DEG * error[0],
-        pitch + _TILT_ERROR_DEG * error[1],
-        roll + _TILT_ERROR_DEG * error[2],
-        agl_m * (1 + _SCALE_ERROR * error[3]),
-    )
-    shift = _SHIFT_SHARE * input_px * error[4:]
-    half, middle = (input_px - 1) / 2, (place.shape[0] - 1) / 2
-    ground_from_patch = np.array([[1, 0, shift[0] - half], [0, -1, shift[1] + half], [0, 0, 1]])
-    place_from_ground = np.array([[1, 0, middle], [0, -1, middle], [0, 0, 1]])
-    seen = ground_from_pixel(camera, true) @ pixel_from_ground(camera, believed)
-    view = cv2.warpPerspective(
-        place,
-        place_from_ground @ seen @ ground_from_patch,
-        (input_px, input_px),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REFLECT_101,
-    )
-    return _other_light(np.asarray(view, np.uint8), rng)
-
-
-def _other_light(image: Images, rng: np.random.Generator) -> Images:
-    value = (image.astype(np.float32) / 255) ** rng.uniform(0.8, 1.25)
-    value = value * rng.uniform(0.85, 1.15, 3).astype(np.float32) + rng.uniform(-0.05, 0.05)
-    blurred = cv2.GaussianBlur(value.astype(np.float32), (0, 0), rng.uniform(0.3, 1.0))
-    noisy = blurred + rng.normal(0, rng.uniform(0, 0.02), value.shape)
-    return np.asarray(np.clip(np.rint(noisy * 255), 0, 255), np.uint8)
 
 
 def embed_torch(encoder: Encoder, spec: EncoderSpec, images: Images) -> Embeddings:

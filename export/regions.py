@@ -16,9 +16,8 @@ from ..core.geo import BBox, distance_m
 from ..core.ground import GroundSource
 from ..core.sources import open_ground
 from ..core.spec import EncoderSpec
+from ..core.views import PLACE_FACTOR
 
-# A held-out place is this much wider than its tile, so that a view of it may shift and turn.
-PLACE_FACTOR = 1.5
 HELD_OUT_SHARE = 0.3
 # Imagery may be enlarged so much to reach the encoder's finest scale; more would only be blur.
 MAX_ENLARGEMENT = 1.5

@@ -27,14 +27,8 @@ import numpy as np
 import torch
 
 from s4g.core.console import say
-from s4g.core.engine import (
-    BUNDLE_CPU_INT8,
-    BUNDLE_FP32,
-    BUNDLE_TRT_INT8,
-    Engine,
-    embedded_encoder_path,
-    load_engine,
-)
+from s4g.core.devices import BUNDLE_CPU_INT8, BUNDLE_FP32, BUNDLE_TRT_INT8
+from s4g.core.engine import Engine, embedded_encoder_path, load_engine
 from s4g.core.errors import InputError
 from s4g.core.onnx_file import read_facts
 from s4g.core.spec import EncoderSpec

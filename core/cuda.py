@@ -28,7 +28,11 @@ _SUCCESS = 0
 _MIB = 1 << 20
 
 _lock = threading.Lock()
-_devices: dict[int, Device] = {}
+_devices: list[Device] = []  # one, once it was opened
+
+
+class GpuError(S4GError):
+    """The GPU itself refused or failed: nothing that is installed differently helps."""
 
 
 def load_driver() -> Any:
@@ -46,43 +50,33 @@ def load_driver() -> Any:
             "CUDA_ROOT=/usr/local/cuda; pip install pycuda"
         ) from None
     except (ImportError, OSError) as error:
-        reason = " ".join(str(error).split())
         raise S4GError(
-            f"pycuda cannot reach the NVIDIA driver ({reason}); start a container with --runtime "
-            "nvidia, or build pycuda for this driver: pip install --no-cache-dir --force-reinstall "
-            "--no-deps pycuda"
+            f"pycuda cannot reach the NVIDIA driver ({one_line(error)}); start a container with "
+            "--runtime nvidia, or build pycuda for this driver: pip install --no-cache-dir "
+            "--force-reinstall --no-deps pycuda"
         ) from None
     try:
         driver.init()
         count = driver.Device.count()
     except driver.Error as error:
-        raise S4GError(f"no GPU can be used ({_reason(error)}); check nvidia-smi") from None
+        raise S4GError(f"no GPU can be used ({one_line(error)}); check nvidia-smi") from None
     if count == 0:
         raise S4GError("no GPU can be used (the driver lists none); check CUDA_VISIBLE_DEVICES")
     return driver
 
 
-def gpu_identity(index: int = 0) -> tuple[str, str]:
-    """Return name and compute capability of a GPU, for example ("Orin", "8.7").
-
-    Raises:
-        S4GError: pycuda, the NVIDIA driver or a GPU is missing.
-    """
-    device = load_driver().Device(index)
-    return device.name(), "{}.{}".format(*device.compute_capability())
-
-
 class Device:
-    """One GPU. Get it from `open_device`.
+    """The GPU: the first that the driver lists. Get it from `open_device`.
 
     Attributes:
         name: what the driver calls it.
         capability: compute capability, for example `8.7`.
+        multiprocessor_count: as many as the power mode leaves on.
         integrated: whether it shares the memory of the CPU, as on Jetson.
         driver: pycuda's driver module.
     """
 
-    def __init__(self, index: int) -> None:
+    def __init__(self) -> None:
         """Retain the primary context, which CUDA's runtime inside other libraries uses as well.
 
         It stays with the process: that runtime holds it until then anyway, and pycuda leaves a
@@ -90,10 +84,11 @@ class Device:
         as pycuda's destructor takes it for an ordinary context.
         """
         self.driver = load_driver()
-        device = self.driver.Device(index)
+        device = self.driver.Device(0)
         self.name: str = device.name()
         self.capability = "{}.{}".format(*device.compute_capability())
         attributes = self.driver.device_attribute
+        self.multiprocessor_count = int(device.get_attribute(attributes.MULTIPROCESSOR_COUNT))
         self.integrated = bool(device.get_attribute(attributes.INTEGRATED))
         with cuda_errors(self.driver, "opening the GPU"):
             self._context = device.retain_primary_context()
@@ -111,16 +106,16 @@ class Device:
             self.driver.Context.pop()
 
 
-def open_device(index: int = 0) -> Device:
-    """Return a GPU; the process has one `Device` for each.
+def open_device() -> Device:
+    """Return the GPU; the process has one `Device`.
 
     Raises:
         S4GError: pycuda, the NVIDIA driver or a GPU is missing.
     """
     with _lock:
-        if index not in _devices:
-            _devices[index] = Device(index)
-        return _devices[index]
+        if not _devices:
+            _devices.append(Device())
+        return _devices[0]
 
 
 class Stream:
@@ -305,17 +300,17 @@ def cuda_errors(driver: Any, doing: str) -> Iterator[None]:
     """Turn an error of pycuda into one line that says what was being done.
 
     Raises:
-        S4GError: pycuda raised something.
+        GpuError: pycuda raised something.
     """
     try:
         yield
     except driver.MemoryError as error:
-        raise S4GError(
-            f"out of GPU memory while {doing} ({_reason(error)}); stop other programs that use the "
-            "GPU, or build the plan with a smaller --batch-max"
+        raise GpuError(
+            f"out of GPU memory while {doing} ({one_line(error)}); stop other programs that use "
+            "the GPU, or build the plan with a smaller --batch-max"
         ) from None
     except driver.Error as error:
-        raise S4GError(f"the GPU failed while {doing} ({_reason(error)})") from None
+        raise GpuError(f"the GPU failed while {doing} ({one_line(error)})") from None
 
 
 def _call(library: Any, name: str, *arguments: Any) -> None:
@@ -330,7 +325,8 @@ def _check(library: Any, name: str, code: int) -> None:
     raise S4GError(f"{name} failed: {(text.value or b'unknown error').decode()} ({code})")
 
 
-def _reason(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """Return all of an error on one line, or its type where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__
 
 

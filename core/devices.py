@@ -26,6 +26,13 @@ DEVICE_FILES = {
     "tensorrt": (BUNDLE_TRT_INT8_PLAN, BUNDLE_FP16_PLAN),
 }
 DEVICES = ("auto", *DEVICE_FILES)
+# Library and hardware behind the devices that run ONNX files, for people.
+BACKENDS = {
+    "cpu": "onnxruntime cpu",
+    "openvino": "openvino cpu",
+    "cuda": "onnxruntime cuda",
+    "ort-tensorrt": "onnxruntime tensorrt",
+}
 PLAN_SUFFIX = ".plan"
 ASK_DOCTOR = "; s4g-export doctor tells what is missing"
 
@@ -52,6 +59,13 @@ def device_file(path: Path, device: str) -> Path:
     neither = "neither" if len(names) == 2 else "none of"
     listed = " nor ".join(names) if len(names) == 2 else ", ".join(names)
     raise InputError(f"{path}: holds {neither} {listed}; export again")
+
+
+def plans_of(path: Path) -> list[Path]:
+    """Return the plans of a bundle, best first, or the file itself where it is a plan."""
+    if path.is_dir():
+        return [path / name for name in DEVICE_FILES["tensorrt"] if (path / name).is_file()]
+    return [path] if path.suffix == PLAN_SUFFIX else []
 
 
 def why_absent(device: str) -> str:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -15,15 +16,10 @@ import numpy.typing as npt
 
 from .console import say
 from .devices import (
-    BUNDLE_CPU_INT8,
-    BUNDLE_FP16,
-    BUNDLE_FP16_PLAN,
-    BUNDLE_FP32,
-    BUNDLE_TRT_INT8,
-    BUNDLE_TRT_INT8_PLAN,
     DEVICES,
     PLAN_SUFFIX,
     device_file,
+    plans_of,
     why_absent,
 )
 from .errors import InputError, S4GError
@@ -31,25 +27,6 @@ from .spec import EncoderSpec
 
 if TYPE_CHECKING:
     from .warp import FrameWarp
-
-# Names of files and devices live in `devices`, which commands can load without numpy.
-__all__ = [
-    "BUNDLE_CPU_INT8",
-    "BUNDLE_FP16",
-    "BUNDLE_FP16_PLAN",
-    "BUNDLE_FP32",
-    "BUNDLE_TRT_INT8",
-    "BUNDLE_TRT_INT8_PLAN",
-    "DEVICES",
-    "Embeddings",
-    "Engine",
-    "FrameEngine",
-    "Images",
-    "check_images",
-    "describe",
-    "embedded_encoder_path",
-    "load_engine",
-]
 
 Embeddings = npt.NDArray[np.float32]
 Images = npt.NDArray[np.uint8]
@@ -109,9 +86,9 @@ class FrameEngine(Engine, Protocol):
 def load_engine(path: Path | None = None, device: str = "auto", threads: int = 0) -> Engine:
     """Load an encoder.
 
-    `auto` takes the first of these that works: a plan of the bundle on TensorRT, CUDA through ONNX
-    Runtime, the CPU. What is there but does not work is named on stderr. Any other device is taken
-    at its word: it runs there or the call fails.
+    `auto` takes the first of these that works: each plan of the bundle on TensorRT, CUDA through
+    ONNX Runtime, the CPU. What is there but does not work is named on stderr. Any other device is
+    taken at its word: it runs there or the call fails.
 
     Args:
         path: an ONNX file or plan of `s4g-export`, its bundle folder, or None for the embedded
@@ -170,16 +147,16 @@ def embedded_encoder_path() -> Path:
 
 
 def _first_of_bundle(bundle: Path, threads: int) -> Engine:
-    for device in ("tensorrt", "cuda"):
-        try:
-            file = device_file(bundle, device)
-        except InputError:
-            continue  # nothing for this device was exported or built: nothing to report
-        if device == "cuda" and why_absent(device):
-            continue  # the bundle asks for no GPU, other than by a plan
-        engine = _try(file, device, threads)
-        if engine is not None:
+    for plan in plans_of(bundle):
+        if (engine := _try(plan, "tensorrt", threads)) is not None:
             return engine
+        if why_absent("tensorrt"):
+            break  # which was said of the first plan
+    if not why_absent("cuda"):  # else the bundle asks for no GPU, other than by a plan
+        with contextlib.suppress(InputError):  # nothing for CUDA was exported
+            file = device_file(bundle, "cuda")
+            if (engine := _try(file, "cuda", threads)) is not None:
+                return engine
     return _open(device_file(bundle, "cpu"), "cpu", threads)
 
 

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .devices import unusable
+from .devices import BACKENDS, unusable
 from .engine import Embeddings, Images, check_images
 from .errors import S4GError
 from .files import cache_folder, sha256_bytes
 from .onnx_file import (
-    check_signature,
     first_line,
     open_to_look,
     read_bytes,
     read_spec,
+    session_input,
     unreadable,
 )
 
@@ -26,11 +28,6 @@ PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "ort-tensorrt": "TensorrtExecutionProvider",
-}
-_BACKENDS = {
-    "cpu": "onnxruntime cpu",
-    "cuda": "onnxruntime cuda",
-    "ort-tensorrt": "onnxruntime tensorrt",
 }
 # This optimiser rounds the weights of layers that were left in float between Q/DQ pairs, with one
 # scale for all channels (microsoft/onnxruntime pull request 22969, from 1.21): the file would not
@@ -62,15 +59,18 @@ class OnnxEngine:
             InputError: the file is no encoder, or the device does not run it.
         """
         self.name = str(path)
-        self.backend = _BACKENDS[device]
+        self.backend = BACKENDS[device]
         model = read_bytes(path)
-        cache = _tensorrt_cache(model) if device == "ort-tensorrt" else None
-        self._session = _open_session(path, model, device, threads, cache)
-        self.spec = read_spec(path, self._session)
-        self._input = self._check_signature()
         self._max_batch = _TENSORRT_MAX_BATCH if device == "ort-tensorrt" else None
-        if device != "cpu":
-            self._prove(device, cache)
+        with contextlib.ExitStack() as stack:
+            folder = None
+            if device == "ort-tensorrt":
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            self._session = _open_session(path, model, device, threads, folder)
+            self.spec = read_spec(path, self._session)
+            self._input = session_input(self.name, self.spec, self._session)
+            if device != "cpu":
+                self._prove(device)
 
     def embed(self, images: Images) -> Embeddings:
         """Embed images (B, H, W, 3) uint8 RGB; return (B, D) float32, L2-normalised.
@@ -103,14 +103,7 @@ class OnnxEngine:
         result: Embeddings = embeddings
         return result
 
-    def _check_signature(self) -> str:
-        """Return the input's name; refuse a graph that does not do what its spec says."""
-        inputs = [(v.name, v.type, v.shape) for v in self._session.get_inputs()]
-        outputs = [(v.name, v.type, v.shape) for v in self._session.get_outputs()]
-        types = ("tensor(uint8)", "tensor(float)")
-        return check_signature(self.name, self.spec, inputs, outputs, types)
-
-    def _prove(self, device: str, cache: Path | None) -> None:
+    def _prove(self, device: str) -> None:
         """Embed one image on a GPU.
 
         Raises:
@@ -124,7 +117,7 @@ class OnnxEngine:
             raise unusable(device, str(error)) from None
         if not abs(length - 1) <= _UNIT_TOLERANCE:
             raise unusable(device, f"{self.name}: an embedding of length {length:g}, expected 1")
-        if cache is not None and not any(cache.glob("*.engine")):
+        if device == "ort-tensorrt" and PROVIDERS[device] not in _providers_at_work(self._session):
             raise unusable(device, f"{self.name}: TensorRT took no part of this graph")
 
 
@@ -135,7 +128,17 @@ def has_provider(device: str) -> bool:
     return PROVIDERS[device] in ort.get_available_providers()
 
 
-def _open_session(path: Path, model: bytes, device: str, threads: int, cache: Path | None) -> Any:
+def _providers_at_work(session: Any) -> set[str]:
+    """Return which providers ran nodes of a session that was opened with a profile; end that.
+
+    An engine in TensorRT's cache is no proof: it may be from an earlier session.
+    """
+    events = json.loads(read_bytes(Path(session.end_profiling())))
+    return {event.get("args", {}).get("provider", "") for event in events}
+
+
+def _open_session(path: Path, model: bytes, device: str, threads: int, profile: Path | None) -> Any:
+    """Open a session; where `profile` names a folder it notes there which provider runs what."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -143,7 +146,10 @@ def _open_session(path: Path, model: bytes, device: str, threads: int, cache: Pa
     options.intra_op_num_threads = threads
     if threads == 1:  # there is no other thread to wait for
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    providers = _providers(device, path, model, cache)
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile / "run")
+    providers = _providers(device, path, model)
     told = "" if device == "cpu" else _preload(ort)
     try:
         # Without its own fallback, which prints to stdout and goes on with the CPU.
@@ -172,12 +178,13 @@ def _preload(ort: Any) -> str:
     return told.getvalue().strip().partition("\n")[0]
 
 
-def _providers(device: str, path: Path, model: bytes, cache: Path | None) -> list[Any]:
+def _providers(device: str, path: Path, model: bytes) -> list[Any]:
     """Return the providers in order of preference; what TensorRT cannot take goes to CUDA."""
     if device == "cpu":
         return [PROVIDERS["cpu"]]
-    if cache is None:
+    if device == "cuda":
         return [PROVIDERS["cuda"], PROVIDERS["cpu"]]
+    cache = _tensorrt_cache(model)
     session = open_to_look(path, model)
     side, image = read_spec(path, session).input_px, session.get_inputs()[0].name
     options = {

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .devices import BACKENDS
 from .engine import Embeddings, Images, check_images
 from .errors import InputError, S4GError
 from .onnx_file import check_signature, no_spec
@@ -25,7 +26,7 @@ class OpenVinoEngine:
     Safe to use from several threads at once; they take turns.
     """
 
-    backend = "openvino cpu"
+    backend = BACKENDS["openvino"]
 
     def __init__(self, path: Path, threads: int = 0) -> None:
         """Load the file.

@@ -14,9 +14,12 @@ from .cuda import Buffer, Device, Stream, open_device
 from .engine import Embeddings, Images, check_images
 from .errors import InputError, S4GError
 from .gpu_warp import FrameWarper, check_warps
-from .plan import check_runnable, import_tensorrt, read_plan
+from .plan import check_graph, check_runnable, import_tensorrt, read_plan
 from .tensorrt_network import Network
 from .warp import FrameWarp
+
+# How long the end of the program waits for a call that another thread is in.
+_LAST_WAIT_S = 5.0
 
 
 class TensorRtEngine:
@@ -42,15 +45,18 @@ class TensorRtEngine:
             graphs: whether work is recorded as CUDA graphs; without, each call starts it anew.
 
         Raises:
-            InputError: there is no plan, it is damaged, or made for another TensorRT or GPU.
+            InputError: there is no plan, it is damaged, of another graph than the one beside it,
+                or made for another TensorRT or GPU.
             S4GError: there is no GPU or no driver, memory runs out, or TensorRT refuses the plan.
         """
         self.name = str(path)
         plan, info = read_plan(path)
+        check_graph(path, info)
         self.spec = info.spec
         trt = import_tensorrt()
         self._device = device = open_device()
-        check_runnable(path, info, trt.__version__, device.name, device.capability)
+        gpu = (device.name, device.capability, device.multiprocessor_count)
+        check_runnable(path, info, trt.__version__, *gpu)
         self._lock = threading.RLock()
         self._warper: FrameWarper | None = None
         side, dim = self.spec.input_px, self.spec.embedding_dim
@@ -66,7 +72,9 @@ class TensorRtEngine:
             held.callback(self._network.close)
             self._network.bind(self._images.address, self._embeddings.address)
             self._held = held.pop_all()
-        self._release = weakref.finalize(self, _release, device, self._stream, self._held)
+        self._release = weakref.finalize(
+            self, _release, self._lock, device, self._stream, self._held
+        )
 
     def embed(self, images: Images) -> Embeddings:
         """Embed images (B, S, S, 3) uint8 RGB; return (B, D) float32, L2-normalised.
@@ -178,7 +186,20 @@ class TensorRtEngine:
             self._release()
 
 
-def _release(device: Device, stream: Stream, held: contextlib.ExitStack) -> None:
-    """Release in the reverse of the order in which things were made."""
-    with device.current(), held, contextlib.suppress(S4GError):
-        stream.wait()  # a failure was told by the call it happened in
+def _release(
+    lock: threading.RLock, device: Device, stream: Stream, held: contextlib.ExitStack
+) -> None:
+    """Release in the reverse of the order in which things were made.
+
+    Nothing is taken from under a call that does not end: then the end of the process releases it.
+    """
+    taken = False
+    with contextlib.suppress(KeyboardInterrupt):
+        taken = lock.acquire(timeout=_LAST_WAIT_S)
+    if not taken:
+        return
+    try:
+        with device.current(), held, contextlib.suppress(S4GError):
+            stream.wait()  # a failure was told by the call it happened in
+    finally:
+        lock.release()

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import InputError, S4GError
+from .onnx_file import read_bytes as read_bytes
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp"})
 
@@ -27,18 +28,6 @@ def read_rgb(path: Path) -> npt.NDArray[np.uint8]:
         InputError: the file is missing, empty, or no image that can be decoded.
     """
     return decode_rgb(read_bytes(path), str(path))
-
-
-def read_bytes(path: Path) -> bytes:
-    """Return a file's content.
-
-    Raises:
-        InputError: the file cannot be read.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def decode_rgb(data: bytes, origin: str, reduction: int = 1) -> npt.NDArray[np.uint8]:

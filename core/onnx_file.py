@@ -44,6 +44,17 @@ def check_signature(
     return inputs[0][0]
 
 
+def session_input(file: str, spec: EncoderSpec, session: Any) -> str:
+    """Return the input's name of a session of ONNX Runtime.
+
+    Raises:
+        InputError: its graph does not do what its spec says.
+    """
+    inputs = [(v.name, v.type, v.shape) for v in session.get_inputs()]
+    outputs = [(v.name, v.type, v.shape) for v in session.get_outputs()]
+    return check_signature(file, spec, inputs, outputs, ("tensor(uint8)", "tensor(float)"))
+
+
 def _may_be(shape: Sequence[object], wanted: tuple[int | None, ...]) -> bool:
     """Return whether a shape, in which names stand for sizes left open, fits."""
     return len(shape) == len(wanted) and all(

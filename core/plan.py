@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import EncoderMismatchError, InputError, IntegrityError
-from .files import atomic_file, check_output, sha256_bytes
+from .files import sha256_bytes, sha256_file
 from .spec import EncoderSpec
 
 SIDECAR_VERSION = 1
@@ -27,9 +27,8 @@ SPEC_FILE = "spec.json"  # the spec of a bundle's checkpoint, beside its engines
 OLDEST_TENSORRT = (10, 3)  # JetPack 6.1
 MAX_BATCH = 1024
 # Compute capabilities of Jetson: Nano, TX2, Xavier, Orin, Thor (10.1 became 11.0 with CUDA 13).
-JETSON_GPUS = frozenset({"5.3", "6.2", "7.2", "8.7", "10.1", "11.0"})
-# A plan for other GPUs as well (`hardware_compatible`) runs on Ampere and newer.
-_OLDEST_COMPATIBLE = (8, 0)
+_JETSON_GPUS = frozenset({"5.3", "6.2", "7.2", "8.7", "10.1", "11.0"})
+_AMPERE = (8, 0)
 
 _MAX_SIDECAR_BYTES = 1 << 20
 _MAX_PLAN_BYTES = 1 << 34
@@ -62,9 +61,10 @@ _FIELDS: Mapping[str, _Check] = {
     "plan_bytes": _whole(1, _MAX_PLAN_BYTES),
     "graph": _text(r"[^/\\\x00-\x1f]{1,255}"),
     "graph_sha256": _text("[0-9a-f]{64}"),
-    "tensorrt": _text(r"\d{1,4}(\.\d{1,6}){1,3}"),
+    "tensorrt": _text(r"\d{1,4}(\.\d{1,6}){1,3}(\.post\d{1,3})?"),
     "gpu": _text(r"[^\x00-\x1f]{1,200}"),
     "compute_capability": _text(r"\d{1,2}\.\d"),
+    "multiprocessor_count": _whole(1, 1 << 12),
     "platform": _text("[a-z0-9_]{1,32}-[a-z0-9_]{1,32}"),
     "flags": lambda value: (
         isinstance(value, dict)
@@ -91,11 +91,25 @@ class Identity:
     tensorrt: str
     gpu: str
     compute_capability: str
+    multiprocessor_count: int
     platform: str
     flags: dict[str, Any]
     batch_min: int
     batch_opt: int
     batch_max: int
+
+    def check(self) -> None:
+        """Refuse, before minutes of building, what no sidecar could say afterwards.
+
+        Raises:
+            InputError: a value is of no form that `read_sidecar` takes.
+        """
+        for name, value in dataclasses.asdict(self).items():
+            if not _FIELDS[name](value):
+                raise InputError(
+                    f"{name} of this machine is {json.dumps(value)[:80]}, a form that no plan's "
+                    "sidecar can hold; update s4g, or install another TensorRT"
+                )
 
     @property
     def key(self) -> str:
@@ -116,6 +130,8 @@ class PlanInfo:
         tensorrt: full version that built it, the only one that runs it.
         gpu: name of the GPU it was built on.
         compute_capability: of that GPU, for example `8.7`.
+        multiprocessor_count: of that GPU; all boards of a Jetson family share the two above, and
+            the power mode may switch multiprocessors off.
         platform: system and processor, for example `linux-aarch64`.
         flags: what the builder was told (`FLAGS`).
         batch_min: smallest batch it takes.
@@ -135,6 +151,7 @@ class PlanInfo:
     tensorrt: str
     gpu: str
     compute_capability: str
+    multiprocessor_count: int
     platform: str
     flags: dict[str, Any]
     batch_min: int
@@ -272,43 +289,64 @@ def _check_encoder(path: Path, info: PlanInfo) -> None:
         )
 
 
-def write_plan(path: Path, data: bytes, info: PlanInfo, overwrite: bool = False) -> None:
-    """Write a plan and its sidecar; each appears whole or not at all.
-
-    Both are on disk before either takes its name. A crash between the two renames leaves a plan
-    beside the sidecar of another, which `read_plan` refuses.
+def check_graph(path: Path, info: PlanInfo) -> None:
+    """Refuse a plan whose graph lies beside it and is not the one it was built from.
 
     Raises:
-        InputError: one of them exists and `overwrite` is false.
-        S4GError: the disk is full or the folder cannot be written; both are as they were.
+        InputError: the graph was exported again, or cannot be read.
     """
-    sidecar = sidecar_path(path)
-    check_output(sidecar, overwrite)
-    text = json.dumps(info.as_json(), indent=2) + "\n"
-    with atomic_file(path, overwrite) as plan_file, atomic_file(sidecar, overwrite) as sidecar_file:
-        plan_file.write_bytes(data)
-        sidecar_file.write_text(text, encoding="utf-8")
+    graph = path.parent / info.graph
+    try:
+        if not graph.is_file() or sha256_file(graph) == info.graph_sha256:
+            return
+    except OSError as error:
+        raise InputError(f"{graph}: cannot be read ({error.strerror})") from None
+    raise InputError(
+        f"{path}: built from another {info.graph} than the one beside it, which was exported "
+        f"later; {_rebuild(path)}"
+    )
+
+
+def takes_compatible_plans(compute_capability: str) -> bool:
+    """Return whether a GPU runs plans built for others as well (`hardware_compatible`)."""
+    numbers = tuple(int(part) for part in compute_capability.split("."))
+    return numbers >= _AMPERE and compute_capability not in _JETSON_GPUS
 
 
 def check_runnable(
-    path: Path, info: PlanInfo, tensorrt_version: str, gpu: str, compute_capability: str
+    path: Path,
+    info: PlanInfo,
+    tensorrt_version: str,
+    gpu: str,
+    compute_capability: str,
+    multiprocessor_count: int,
 ) -> None:
     """Refuse a plan of another TensorRT, GPU or platform than this machine's.
 
     Raises:
         InputError: they differ; the message says both sides.
     """
-    same_gpu = (info.gpu, info.compute_capability) == (gpu, compute_capability)
-    if not same_gpu and info.flags["hardware_compatible"]:
-        major, minor = (int(part) for part in compute_capability.split("."))
-        same_gpu = (major, minor) >= _OLDEST_COMPATIBLE and compute_capability not in JETSON_GPUS
-    here = platform_name()
-    if same_gpu and (info.tensorrt, info.platform) == (tensorrt_version, here):
+    built = (info.gpu, info.compute_capability, info.multiprocessor_count)
+    here = (gpu, compute_capability, multiprocessor_count)
+    same_gpu = built == here or (
+        info.flags["hardware_compatible"] and takes_compatible_plans(compute_capability)
+    )
+    if same_gpu and (info.tensorrt, info.platform) == (tensorrt_version, platform_name()):
         return
-    built = f"TensorRT {info.tensorrt} on {info.gpu} ({info.compute_capability}, {info.platform})"
+    mode = ""
+    if built[:2] == here[:2] and built != here and compute_capability in _JETSON_GPUS:
+        mode = ", or set the power mode that it was built in (nvpmodel)"
     raise InputError(
-        f"{path}: built for {built}, this machine has TensorRT {tensorrt_version} on {gpu} "
-        f"({compute_capability}, {here}); {_rebuild(path)} on this machine"
+        f"{path}: built for {_machine(info.tensorrt, built, info.platform)}, this machine has "
+        f"{_machine(tensorrt_version, here, platform_name())}; {_rebuild(path)} on this machine"
+        f"{mode}"
+    )
+
+
+def _machine(tensorrt_version: str, gpu: tuple[str, str, int], platform: str) -> str:
+    name, capability, count = gpu
+    return (
+        f"TensorRT {tensorrt_version} on {name} ({capability}, {count} multiprocessors, {platform})"
     )
 
 

@@ -8,7 +8,7 @@ and lets them share their scratch memory, as all here do (TensorRT developer gui
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from .console import say
 from .cuda import Device, DeviceMemory, Graph, Stream
 from .errors import S4GError
 from .plan import PlanInfo
+from .tensorrt_log import TensorRtLog, make_logger
 
 INPUT, OUTPUT = "images", "embeddings"
 # What `s4g-run` asks for: 5 patches, then 1 to 8 more.
@@ -27,7 +28,7 @@ MAX_CONTEXTS = 8
 class _Lane:
     """What runs one batch size."""
 
-    context: Any
+    context: Any = None
     graph: Graph | None = None
     runs: int = 0
 
@@ -63,8 +64,8 @@ class Network:
             S4GError: TensorRT refuses it, memory runs out, or it is not the encoder of its spec.
         """
         self._trt, self._path, self._spec, self._device = trt, path, info.spec, device
-        self._errors: deque[str] = deque(maxlen=5)
-        self._logger = _make_logger(trt, self._errors)
+        self._log = TensorRtLog()
+        self._logger = make_logger(trt, self._log)
         self._lanes: OrderedDict[int, _Lane] = OrderedDict()
         self._addresses: dict[str, int] = {}
         self._graphs = graphs  # until one cannot be recorded
@@ -84,7 +85,8 @@ class Network:
             self.close()
             raise
 
-    # TensorRT's objects go with their last reference: no local one, which a traceback would keep.
+    # TensorRT's objects go with their last reference: no local one, which a traceback would keep,
+    # but fields, which `close` clears.
 
     def _load(self, plan: bytes) -> None:
         try:
@@ -92,11 +94,14 @@ class Network:
         except TypeError as error:  # what the bindings raise where CUDA cannot be initialised
             raise S4GError(
                 f"TensorRT {self._trt.__version__} cannot use {self._device.name} "
-                f"({self._last(str(error))}); check the driver (s4g-export doctor)"
+                f"({self._log.last or error}); check the driver (s4g-export doctor)"
             ) from None
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise self._failure("TensorRT cannot load the plan", "build it again, or free memory")
+        self._log.check()
+        for warning in self._log.warnings:
+            say(f"note: {self._path}: TensorRT warns: {warning}")
 
     def _check_signature(self) -> tuple[int, int]:
         """Return least and most batch; refuse a plan that does not do what its spec says."""
@@ -141,7 +146,7 @@ class Network:
         Raises:
             S4GError: TensorRT or the driver refuses.
         """
-        self._errors.clear()  # of earlier calls
+        self._log.clear()  # of earlier calls
         lane = self._lane(batch)
         lane.runs += 1
         if lane.graph is None and lane.runs == 2 and self._graphs:
@@ -150,6 +155,7 @@ class Network:
             lane.graph.launch()
         else:
             self._enqueue(lane, stream)
+        self._log.check()
 
     def _lane(self, batch: int) -> _Lane:
         if batch in self._lanes:
@@ -157,29 +163,36 @@ class Network:
             return self._lanes[batch]
         while len(self._lanes) >= MAX_CONTEXTS:
             self._release(self._lanes.popitem(last=False)[1])
-        lane = _Lane(self._make_context(batch))
+        lane = _Lane()
+        try:
+            self._prepare(lane, batch)
+        except BaseException:
+            self._release(lane)
+            raise
         self._lanes[batch] = lane
         return lane
 
-    def _make_context(self, batch: int) -> Any:
-        """Return a context for one batch size, ready to run."""
+    def _prepare(self, lane: _Lane, batch: int) -> None:
+        """Give a lane a context for one batch size, ready to run."""
         side = self._spec.input_px
-        strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        context = self._engine.create_execution_context(strategy)
-        if context is None:
+        lane.context = self._make_context()
+        if lane.context is None:
             raise self._failure("TensorRT cannot prepare the plan", "free memory")
         assert self._scratch is not None
-        context.set_device_memory(self._scratch.address, self._scratch_bytes)
-        ready = context.set_input_shape(INPUT, (batch, side, side, 3)) and all(
-            context.set_tensor_address(name, address) for name, address in self._addresses.items()
+        lane.context.set_device_memory(self._scratch.address, self._scratch_bytes)
+        ready = lane.context.set_input_shape(INPUT, (batch, side, side, 3)) and all(
+            lane.context.set_tensor_address(name, address)
+            for name, address in self._addresses.items()
         )
         if not ready:
             raise self._failure(f"TensorRT refuses a batch of {batch}", "build it again")
-        return context
+
+    def _make_context(self) -> Any:
+        strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        return self._engine.create_execution_context(strategy)
 
     def _enqueue(self, lane: _Lane, stream: Stream) -> None:
-        context = lane.context
-        if not context.execute_async_v3(stream.handle):
+        if not lane.context.execute_async_v3(stream.handle):
             raise self._failure("inference failed", "restart; build it again if it stays")
 
     def _record(self, lane: _Lane, stream: Stream) -> Graph | None:
@@ -210,25 +223,6 @@ class Network:
             self._scratch.free()
             self._scratch = None
 
-    def _last(self, otherwise: str) -> str:
-        return self._errors[-1] if self._errors else otherwise
-
     def _failure(self, what: str, remedy: str) -> S4GError:
-        reason = self._last("no reason given")
-        return S4GError(f"{self._path}: {what} ({reason}); {remedy}")
-
-
-def _make_logger(trt: Any, errors: deque[str]) -> Any:
-    """Return a logger that keeps errors, each on one line, in `errors`."""
-    severity_class = trt.ILogger.Severity
-    kept = (severity_class.INTERNAL_ERROR, severity_class.ERROR)
-
-    class Logger(trt.ILogger):  # type: ignore[misc]  # the bindings have no types
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: Any, msg: str) -> None:
-            if severity in kept:
-                errors.append(" ".join(msg.split()))
-
-    return Logger()
+        self._log.check()
+        return S4GError(f"{self._path}: {what} ({self._log.last or 'no reason given'}); {remedy}")

@@ -12,7 +12,7 @@ from .machine import describe, machine
 _HEADINGS = ("file", "back end", "threads", "batch", "p50 ms", "p95 ms", "p99 ms")
 _RATES = ("images/s", "GMAC/s", "of limit")
 _NOISY = 2  # times the median
-_WIDTHS = (24, 22, 8, 6, 9, 9, 9, 10, 8, 9)
+_WIDTHS = (23, 22, 7, 5, 8, 8, 8, 9, 7, 8)
 
 
 def as_json(bench: Bench) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def _row(row: Timing) -> str:
 def _line(*cells: str) -> str:
     left = [f"{cell:<{width}}" for cell, width in zip(cells[:2], _WIDTHS, strict=False)]
     right = [f"{cell:>{width}}" for cell, width in zip(cells[2:], _WIDTHS[2:], strict=False)]
-    return "".join([*left, *right]).rstrip()
+    return " ".join([*left, *right]).rstrip()
 
 
 def verdicts(rows: tuple[Timing, ...]) -> Iterator[str]:

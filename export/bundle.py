@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -11,15 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..core.console import progress
-from ..core.engine import (
-    BUNDLE_CPU_INT8,
-    BUNDLE_FP16,
-    BUNDLE_FP32,
-    BUNDLE_TRT_INT8,
-    Embeddings,
-    Engine,
-    load_engine,
-)
+from ..core.devices import BUNDLE_CPU_INT8, BUNDLE_FP16, BUNDLE_FP32, BUNDLE_TRT_INT8
+from ..core.engine import Embeddings, Engine, load_engine
 from ..core.errors import InputError
 from ..core.files import atomic_folder, check_output, sha256_bytes
 from ..core.spec import EncoderSpec
@@ -195,18 +189,23 @@ def _fill(
         )
     trained = embed_torch(encoder, spec, pairs.images)
     between = check_distinct(str(job.checkpoint), pairs.paired(trained).tiles)
-    engines = {
-        name: load_engine(folder / name, "cpu", job.threads)
-        for name, made in models.items()
-        if made.target != "tensorrt"
-    }
-    latency = side_by_side(engines, 1, _TIMED_RUNS)
-    batched = side_by_side(engines, _THROUGHPUT_BATCH, max(1, _TIMED_RUNS // 5))
     judge = _Judge(job, spec, macs, tiles, pairs, trained)
-    artefacts = [
-        judge.artefact(folder / name, made, engines.get(name), latency.get(name), batched.get(name))
-        for name, made in models.items()
-    ]
+    with contextlib.ExitStack() as stack:
+        engines = {
+            name: stack.enter_context(
+                contextlib.closing(load_engine(folder / name, "cpu", job.threads))
+            )
+            for name, made in models.items()
+            if made.target != "tensorrt"
+        }
+        latency = side_by_side(engines, 1, _TIMED_RUNS)
+        batched = side_by_side(engines, _THROUGHPUT_BATCH, max(1, _TIMED_RUNS // 5))
+        artefacts = [
+            judge.artefact(
+                folder / name, made, engines.get(name), latency.get(name), batched.get(name)
+            )
+            for name, made in models.items()
+        ]
     report = Report(
         spec=spec,
         tiles=tiles,

@@ -28,7 +28,6 @@ from ..core.views import PLACE_FACTOR
 from .regions import (
     HELD_OUT_SHARE,
     MAX_ENLARGEMENT,
-    PLACE_FACTOR,
     Ground,
     Region,
     split_again,
@@ -354,9 +353,13 @@ def _crop(
     side_px = round(factor * input_px)
     if not count:
         return np.zeros((0, side_px, side_px, 3), np.uint8)
-    shares = np.bincount(rng.permutation(np.arange(count) % len(pictures)), minlength=len(pictures))
+    # In turns over all of them, in an order drawn by lot: the first ones may all be the take-off.
+    turns = rng.permutation(len(pictures))[np.arange(count) % len(pictures)]
+    shares = np.bincount(turns, minlength=len(pictures))
     found: list[Images] = []
     for path, share in zip(pictures, shares, strict=True):
+        if not share:
+            continue
         image = read_rgb(path)
         short = min(image.shape[:2])
         if short < side_px / MAX_ENLARGEMENT:

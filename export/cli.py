@@ -71,7 +71,7 @@ def cli() -> None:
     default="auto",
     show_default=True,
     type=click.Choice(_METHODS),
-    help="How an activation's range is chosen; auto tries all and keeps the best.",
+    help="How an activation's range is chosen for INT8; auto tries all and keeps the best.",
 )
 @click.option(
     "--keep-float",
@@ -84,14 +84,20 @@ def cli() -> None:
     default="float",
     show_default=True,
     type=click.Choice(("float", "int8")),
-    help="Depthwise convolutions of the TensorRT graph.",
+    help="Depthwise convolutions of the INT8 graph for TensorRT.",
 )
 @click.option(
     "--sensitivity",
     is_flag=True,
     help="Tell which layers lose most, also where all bars hold.",
 )
-@click.option("--seed", default=0, show_default=True, help="Seed of tiles, places and views.")
+@click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Seed of tiles, places and views.",
+)
 @click.option(
     "--threads",
     default=1,

@@ -21,13 +21,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from ..core.plan import Identity, PlanInfo
+    from .agreement import Agreement
     from .plan_cache import PlanCache
     from .tensorrt_target import BuildOptions, Target
 
 GRAPHS = {"int8": BUNDLE_TRT_INT8, "fp16": BUNDLE_FP16}
-# FP16 rounding and other kernels move a cosine in its fourth digit; a wrong kernel or a graph read
-# wrongly is off by far more.
-MIN_COSINE = 0.99
 _PROBES = 8
 
 Tell = Callable[[str], None]
@@ -197,7 +195,8 @@ def _build_one(
     overwrite: bool,
 ) -> PlanInfo:
     from ..core.files import sha256_file
-    from ..core.plan import plan_path, read_plan, write_plan
+    from ..core.plan import plan_path, read_plan
+    from ..core.plan_write import write_plan
     from .tensorrt import build as build_plan
 
     path = plan_path(graph)
@@ -214,15 +213,15 @@ def _build_one(
             return info
         doing = f"building again ({reason})"
     tell(f"{path}: {doing}")
-    data, info = build_plan(graph, options, cache)
-    cosine = compare(graph, data, info)
-    if not cosine >= MIN_COSINE:
+    data, info = build_plan(graph, options, cache, again=overwrite)
+    seen = compare(graph, data, info)
+    if seen.fault:
         raise S4GError(
-            f"{graph}: the plan built from it returns other embeddings than ONNX Runtime (cosine "
-            f"{cosine:.4f}, at least {MIN_COSINE:g} is asked for) and was not kept; try another "
-            "--optimisation-level, or use the ONNX files of the bundle"
+            f"{graph}: the plan built from it returns other embeddings than ONNX Runtime "
+            f"({seen.fault}) and was not kept; try another --optimisation-level, or use the ONNX "
+            "files of the bundle"
         )
-    info = dataclasses.replace(info, cosine_min=round(cosine, 6))
+    info = dataclasses.replace(info, cosine_min=round(seen.cosine, 6))
     write_plan(path, data, info, overwrite=True)
     if cache is not None:
         cache.keep(data, info)
@@ -236,8 +235,8 @@ def _difference(kept: Identity, wanted: Identity) -> str:
     return f"{', '.join(changed).replace('_sha256', '')} changed" if changed else ""
 
 
-def compare(graph: Path, data: bytes, info: PlanInfo) -> float:
-    """Run a plan on made-up images; return its lowest cosine to what its graph spells out.
+def compare(graph: Path, data: bytes, info: PlanInfo) -> Agreement:
+    """Run a plan on made-up images, in every way it will run; compare with what its graph spells.
 
     The plan is tried from a hidden folder beside the graph: it takes its place only afterwards.
 
@@ -245,10 +244,10 @@ def compare(graph: Path, data: bytes, info: PlanInfo) -> float:
         InputError: something that TensorRT's runtime needs is missing.
         S4GError: the plan does not run.
     """
-    import numpy as np
-
     from ..core.engine_tensorrt import TensorRtEngine
-    from ..core.plan import plan_path, write_plan
+    from ..core.plan import plan_path
+    from ..core.plan_write import write_plan
+    from .agreement import agreement, embed_every_way, repeated
     from .tensorrt import Graph
 
     images = probe_images(info.spec.input_px, min(_PROBES, info.batch_max))
@@ -258,12 +257,10 @@ def compare(graph: Path, data: bytes, info: PlanInfo) -> float:
         write_plan(path, data, info)
         engine = TensorRtEngine(path)
         try:
-            # One image and many: kernels may differ with the batch.
-            found = np.concatenate([engine.embed(images), engine.embed(images[:1])])
+            found = embed_every_way(engine.embed, images)
         finally:
             engine.close()
-    cosines = np.einsum("nd,nd->n", found, np.concatenate([expected, expected[:1]]))
-    return float(cosines.min())  # not a number where one of them is not
+    return agreement(found, repeated(expected))
 
 
 def probe_images(side_px: int, count: int) -> npt.NDArray[np.uint8]:

@@ -85,8 +85,3 @@ def check_usable(diagnosis: Diagnosis) -> None:
         raise S4GError(
             f"{diagnosis.encoder}: no back end runs it here; the remedies are listed above"
         )
-
-
-def one_line(error: Exception) -> str:
-    """Return all of an error on one line, or its type where it says nothing."""
-    return " ".join(str(error).split()) or type(error).__name__

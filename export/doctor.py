@@ -14,34 +14,29 @@ from pathlib import Path
 
 import numpy as np
 
+from ..core.cuda import one_line
 from ..core.devices import (
     ASK_DOCTOR,
+    BACKENDS,
     BUNDLE_TRT_INT8,
-    DEVICE_FILES,
     PLAN_SUFFIX,
     device_file,
+    plans_of,
     why_absent,
 )
 from ..core.engine import Embeddings, Images, embedded_encoder_path, load_engine
 from ..core.engine_onnx import PROVIDERS
 from ..core.errors import InputError, S4GError
 from ..core.onnx_file import open_to_look, read_bytes, read_spec
-from .diagnosis import ABSENT, FAILS, WORKS, Check, Diagnosis, one_line
+from .agreement import agreement, embed_every_way, repeated
+from .diagnosis import ABSENT, FAILS, WORKS, Check, Diagnosis
 from .doctor_gpu import check_gpu, check_tensorrt
 from .machine import machine
 from .remedies import Platform, find_platform, remedy
 
 # Listed by every build of ONNX Runtime, but it only forwards to a service: no local device.
 _REMOTE_PROVIDERS = frozenset({"AzureExecutionProvider"})
-_BACKENDS = {
-    "cpu": "onnxruntime cpu",
-    "openvino": "openvino cpu",
-    "cuda": "onnxruntime cuda",
-    "ort-tensorrt": "onnxruntime tensorrt",
-}
 _RUNS = 10
-# GPUs may round to TF32 or FP16; a wrong kernel is off by far more.
-_MIN_COSINE = 0.99
 
 
 def diagnose(encoder: Path | None) -> Diagnosis:
@@ -70,20 +65,21 @@ def check_device(device: str, file: Path, where: Platform) -> Check:
         file: ONNX file or plan.
         where: for the remedy.
     """
-    name = file.name if device == "tensorrt" else _BACKENDS[device]
+    name = file.name if device == "tensorrt" else BACKENDS[device]
     if reason := why_absent(device):
         missing = reason.split()[0] if device == "tensorrt" else device
         return Check(name, ABSENT, reason.partition("; ")[0], remedy(missing, where))
     try:
         with closing(load_engine(file, device, threads=1)) as engine:
             images = _images(engine.spec.input_px)
-            found = engine.embed(images)
+            found = embed_every_way(engine.embed, images)
             p50_ms = _median_ms(lambda: engine.embed(images[:1]))
+        expected = _literal(file, images)
     except S4GError as error:  # what is wrong with a plan, or with a file, names its own remedy
         about_file = device in ("cpu", "tensorrt")
         detail = str(error).removesuffix(ASK_DOCTOR)
         return Check(name, FAILS, detail, "" if about_file else remedy(device, where))
-    return _judged(name, found, _literal(file, images), p50_ms)
+    return _judged(name, found, expected, p50_ms)
 
 
 def check_provider(provider: str, file: Path) -> Check:
@@ -100,7 +96,7 @@ def check_provider(provider: str, file: Path) -> Check:
             return Check(provider, FAILS, "ONNX Runtime fell back to another provider")
         given = session.get_inputs()[0]
         images = _images(given.shape[1])
-        found = session.run(None, {given.name: images})[0]
+        found = embed_every_way(lambda batch: session.run(None, {given.name: batch})[0], images)
         p50_ms = _median_ms(lambda: session.run(None, {given.name: images[:1]}))
     except Exception as error:  # every provider has its own kinds of failure
         return Check(provider, FAILS, one_line(error))
@@ -115,10 +111,10 @@ def _backends(path: Path, where: Platform) -> Iterator[Check]:
         yield Check("onnxruntime", FAILS, one_line(error), remedy("onnxruntime", where))
         return
     if path.suffix != PLAN_SUFFIX:
-        yield from (_on_device(path, device, where) for device in _BACKENDS)
+        yield from (_on_device(path, device, where) for device in BACKENDS)
         others = set(ort.get_available_providers()) - set(PROVIDERS.values()) - _REMOTE_PROVIDERS
         yield from (check_provider(name, device_file(path, "cpu")) for name in sorted(others))
-    yield from (check_device("tensorrt", plan, where) for plan in _plans(path))
+    yield from (check_device("tensorrt", plan, where) for plan in plans_of(path))
 
 
 def _on_device(path: Path, device: str, where: Platform) -> Check:
@@ -126,22 +122,20 @@ def _on_device(path: Path, device: str, where: Platform) -> Check:
     try:
         file = device_file(path, device)
     except InputError as error:
-        return Check(_BACKENDS[device], ABSENT, str(error))
-    if device == "ort-tensorrt" and not why_absent(device) and _is_for_cpus(file):
+        return Check(BACKENDS[device], ABSENT, str(error))
+    try:
+        for_cpus = device == "ort-tensorrt" and not why_absent(device) and _is_for_cpus(file)
+    except InputError as error:  # a damaged file is no reason to look at nothing else
+        return Check(BACKENDS[device], FAILS, str(error))
+    if for_cpus:
         detail = "not tried: TensorRT refuses a file that is quantised for CPUs; give a bundle"
-        return Check(_BACKENDS[device], ABSENT, detail)
+        return Check(BACKENDS[device], ABSENT, detail)
     return check_device(device, file, where)
 
 
 def _is_for_cpus(file: Path) -> bool:
     spec = read_spec(file, open_to_look(file, read_bytes(file)))
     return spec.precision == "int8" and file.name != BUNDLE_TRT_INT8
-
-
-def _plans(path: Path) -> list[Path]:
-    if path.is_dir():
-        return [path / n for n in DEVICE_FILES["tensorrt"] if (path / n).is_file()]
-    return [path] if path.suffix == PLAN_SUFFIX else []
 
 
 def _images(side_px: int) -> Images:
@@ -162,13 +156,14 @@ def _literal(file: Path, images: Images) -> Embeddings | None:
 
 
 def _judged(name: str, found: Embeddings, expected: Embeddings | None, p50_ms: float) -> Check:
-    if expected is None:
-        return Check(name, WORKS, f"{p50_ms:.2f} ms, its graph is not here to compare", "", p50_ms)
-    cosine = float(np.einsum("nd,nd->n", found, expected).min())
-    if not cosine >= _MIN_COSINE:
-        detail = f"its embeddings are wrong (cosine {cosine:.3f} to the arithmetic of the file)"
+    """Return what became of a back end whose embeddings are those of `embed_every_way`."""
+    seen = agreement(found, found if expected is None else repeated(expected))
+    cosine = None if expected is None else seen.cosine
+    if seen.fault:
+        detail = f"its embeddings are wrong, held against its graph ({seen.fault})"
         return Check(name, FAILS, detail, "", p50_ms, cosine)
-    return Check(name, WORKS, f"{p50_ms:.2f} ms, cosine {cosine:.4f}", "", p50_ms, cosine)
+    compared = "its graph is not here to compare" if cosine is None else f"cosine {cosine:.4f}"
+    return Check(name, WORKS, f"{p50_ms:.2f} ms, {compared}", "", p50_ms, cosine)
 
 
 def _median_ms(call: Callable[[], object]) -> float:

@@ -8,13 +8,13 @@ from contextlib import ExitStack, closing
 import numpy as np
 
 from ..core.camera import Attitude, Camera
-from ..core.cuda import Buffer, Device, Stream, open_device
+from ..core.cuda import Buffer, Device, GpuError, Stream, one_line, open_device
 from ..core.devices import installed
 from ..core.errors import S4GError
 from ..core.gpu_warp import FrameWarper
 from ..core.plan import import_tensorrt
 from ..core.warp import cut_with_opencv, north_up_warp
-from .diagnosis import ABSENT, FAILS, WORKS, Check, one_line
+from .diagnosis import ABSENT, FAILS, WORKS, Check
 from .remedies import Platform, remedy
 
 # OpenCV interpolates with 5 bits, the kernel in float: on a smooth picture they agree closely.
@@ -30,8 +30,10 @@ def check_tensorrt(where: Platform) -> Check:
     try:
         tensorrt = import_tensorrt()
         tensorrt.Builder(tensorrt.Logger(tensorrt.Logger.ERROR))
-    except Exception as error:  # the bindings raise TypeError where there is no GPU
+    except (S4GError, TypeError) as error:  # not to be loaded, or (TypeError) no driver for it
         return Check(name, FAILS, one_line(error), remedy("tensorrt", where))
+    except Exception as error:  # the bindings have kinds of their own
+        return Check(name, FAILS, one_line(error))
     return Check(name, WORKS, f"TensorRT {tensorrt.__version__}")
 
 
@@ -45,16 +47,21 @@ def check_gpu(where: Platform) -> Iterator[Check]:
         with device.current():
             _move_bytes(device)
     except S4GError as error:
-        yield Check("pycuda", FAILS, str(error), remedy("pycuda", where))
+        yield Check("pycuda", FAILS, str(error), _to_install("pycuda", error, where))
         return
     yield Check("pycuda", WORKS, f"{device.name}, compute capability {device.capability}")
     try:
         with device.current():
             worst = _cut_patch(device)
     except S4GError as error:
-        yield Check("patch kernel", FAILS, str(error), remedy("kernel", where))
+        yield Check("patch kernel", FAILS, str(error), _to_install("kernel", error, where))
         return
     yield Check("patch kernel", WORKS, f"differs from OpenCV by {worst:.1f} of 255 on average")
+
+
+def _to_install(piece: str, error: S4GError, where: Platform) -> str:
+    """Return the remedy of what does not load or compile; none where the GPU itself fails."""
+    return "" if isinstance(error, GpuError) else remedy(piece, where)
 
 
 def _move_bytes(device: Device) -> None:
@@ -71,7 +78,7 @@ def _move_bytes(device: Device) -> None:
         buffer.to_host(len(sent), stream)
         stream.wait()
         if not np.array_equal(buffer.host, sent):
-            raise S4GError("bytes come back from the GPU altered")
+            raise GpuError("bytes come back from the GPU altered")
 
 
 def _cut_patch(device: Device) -> float:
@@ -92,5 +99,5 @@ def _cut_patch(device: Device) -> float:
         expected = cut_with_opencv(frame, warp).astype(float)
         difference = float(np.abs(patch.host[0] - expected).mean())
     if not difference <= _MAX_PATCH_DIFFERENCE:
-        raise S4GError(f"the patch it cuts is wrong (differs from OpenCV's by {difference:.1f})")
+        raise GpuError(f"the patch it cuts is wrong (differs from OpenCV's by {difference:.1f})")
     return difference

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import io
 import json
 import warnings
@@ -63,9 +64,10 @@ def export_graph(encoder: Encoder, spec: EncoderSpec) -> bytes:
     sample = torch.zeros(2, spec.input_px, spec.input_px, 3, dtype=torch.uint8)
     # Asked first, as the exporter prints the whole graph when it meets such an operation.
     if missing := _unknown_operations(graph, sample):
+        layer, operations = _layer_with(missing, graph, sample)
         raise S4GError(
-            f"backbone {spec.backbone}: layer {_layer_with(missing, graph, sample)} uses "
-            f"{', '.join(missing)}, which ONNX lacks; choose another backbone"
+            f"backbone {spec.backbone}: layer {layer} uses {', '.join(operations)}, which ONNX "
+            "lacks; choose another backbone"
         )
     buffer = io.BytesIO()
     try:
@@ -91,15 +93,33 @@ def export_graph(encoder: Encoder, spec: EncoderSpec) -> bytes:
 
 
 def _unknown_operations(module: nn.Module, *inputs: torch.Tensor) -> list[str]:
-    """Return the operations of a module that the exporter cannot translate."""
+    """Return the operations of a module that the exporter cannot translate, as far as it tells."""
+    _load_translations()
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        _, missing = torch.onnx.utils.unconvertible_ops(module, inputs, opset_version=OPSET)
+        try:
+            _, missing = torch.onnx.utils.unconvertible_ops(module, inputs, opset_version=OPSET)
+        except (RuntimeError, torch.onnx.errors.OnnxExporterError):
+            return []  # it cannot be traced by itself
     return sorted({str(name).removeprefix("aten::") for name in missing})
 
 
-def _layer_with(missing: list[str], graph: nn.Module, sample: torch.Tensor) -> str:
-    """Return the name of the innermost layer that uses one of the operations."""
+@functools.cache
+def _load_translations() -> None:
+    """Export next to nothing: torch loads its translations of operations at an export only.
+
+    Asked before, it counts what came with a later opset, attention for one, as missing.
+    """
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        sink: Any = io.BytesIO()
+        torch.onnx.export(nn.ReLU(), (torch.zeros(1),), sink, opset_version=OPSET, dynamo=False)
+
+
+def _layer_with(
+    missing: list[str], graph: nn.Module, sample: torch.Tensor
+) -> tuple[str, list[str]]:
+    """Return the name of the innermost layer that uses some of the operations, and those."""
     fed: dict[str, tuple[torch.Tensor, ...]] = {}
 
     def remember(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
@@ -112,9 +132,9 @@ def _layer_with(missing: list[str], graph: nn.Module, sample: torch.Tensor) -> s
     for hook in hooks:
         hook.remove()
     for name in sorted(fed, key=lambda n: -n.count(".")):
-        if set(missing).intersection(_unknown_operations(layers[name], *fed[name])):
-            return name.removeprefix("encoder.")
-    return "encoder"
+        if own := sorted(set(missing).intersection(_unknown_operations(layers[name], *fed[name]))):
+            return name.removeprefix("encoder."), own
+    return "encoder", missing
 
 
 def simplify(encoder: Encoder) -> Encoder:

@@ -7,8 +7,6 @@ nodes of the same name, which no runtime loads, and clips weights that are too l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -31,7 +29,7 @@ _SUMS = frozenset(
 )
 
 
-def to_half(model: bytes, ranges: Mapping[str, tuple[float, float]] | None = None) -> bytes:
+def to_half(model: bytes) -> bytes:
     """Return a graph whose layers run in FP16; what quantised layers compute stays INT8.
 
     FP32 stay the normalisation of pixels, sums over many numbers (pools, LayerNorm, Softmax) and
@@ -43,10 +41,9 @@ def to_half(model: bytes, ranges: Mapping[str, tuple[float, float]] | None = Non
 
     Args:
         model: prepared FP32 graph, or that of `place_tensorrt.place`, opset 19 or newer.
-        ranges: (low, high) of activations by tensor, where known.
 
     Raises:
-        S4GError: weights or activations are too large for FP16; the message names the node.
+        S4GError: weights are too large for FP16; the message names the node.
     """
     graph = OnnxGraph(model)
     _check(graph)
@@ -59,8 +56,6 @@ def to_half(model: bytes, ranges: Mapping[str, tuple[float, float]] | None = Non
         if value.type.tensor_type.elem_type == TensorProto.FLOAT
     }
     single = _single(graph, floats)
-    if ranges:
-        _check_ranges(graph, single, ranges)
     _Caster(graph, floats, single).run()
     graph.drop_unused_constants()
     result = onnx.shape_inference.infer_shapes(graph.model, check_type=True, strict_mode=True)
@@ -78,16 +73,6 @@ def _check(graph: OnnxGraph) -> None:
     opset = max(entry.version for entry in graph.model.opset_import if not entry.domain)
     if opset < _MIN_OPSET:
         raise S4GError(f"the graph has opset {opset}, FP16 wants {_MIN_OPSET}; export it again")
-
-
-def _check_ranges(
-    graph: OnnxGraph, single: set[str], ranges: Mapping[str, tuple[float, float]]
-) -> None:
-    for node in graph:
-        for name in node.output if node.name not in single else ():
-            peak = max(map(abs, ranges.get(name, (0.0, 0.0))))
-            if peak > _MAX:
-                raise _beyond(node, "output", peak)
 
 
 def _beyond(node: onnx.NodeProto, what: str, peak: float) -> S4GError:

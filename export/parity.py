@@ -26,7 +26,6 @@ _COLLAPSED_COSINE = 0.999
 _BATCH = 8  # at 384 px and with optimisations off more take gigabytes
 
 
-
 @dataclass(frozen=True)
 class Agreement:
     """How alike two encoders embed the same images.

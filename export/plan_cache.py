@@ -17,7 +17,8 @@ from pathlib import Path
 
 from ..core.errors import InputError, S4GError
 from ..core.files import sha256_bytes, write_bytes
-from ..core.plan import Identity, PlanInfo, read_plan, sidecar_path, write_plan
+from ..core.plan import Identity, PlanInfo, read_plan, read_sidecar, sidecar_path
+from ..core.plan_write import write_plan
 
 # A Jetson's disk is small; beyond this the plans used longest ago go first.
 MAX_BYTES = 4 << 30
@@ -65,19 +66,24 @@ class PlanCache:
         """Keep a plan; the ones used longest ago go where all take too much room."""
         with self._harmless(), self._locked():
             path = self._plan(info.identity)
+            if _is_there(path, info):
+                os.utime(path)
+                return
             write_plan(path, data, info, overwrite=True)
             self._make_room(path)
 
-    def read_timings(self, identity: Identity) -> bytes:
+    def read_timings(self, tensorrt: str, gpu: str, compute_capability: str) -> bytes:
         """Return the timings kept for a TensorRT version and GPU, empty where there are none."""
         with self._harmless(), self._locked():
-            return self._read_timings(self._timings(identity))
+            return self._read_timings(self._timings(tensorrt, gpu, compute_capability))
         return b""
 
-    def add_timings(self, identity: Identity, timings: bytes, unite: Unite) -> None:
+    def add_timings(
+        self, tensorrt: str, gpu: str, compute_capability: str, timings: bytes, unite: Unite
+    ) -> None:
         """Keep timings of a TensorRT version and GPU, beside what other builders have kept."""
         with self._harmless(), self._locked():
-            path = self._timings(identity)
+            path = self._timings(tensorrt, gpu, compute_capability)
             kept = self._read_timings(path)
             whole = unite(timings, kept) if kept else timings
             head = _TIMING_MAGIC + sha256_bytes(whole).encode()
@@ -99,8 +105,8 @@ class PlanCache:
     def _plan(self, identity: Identity) -> Path:
         return self.folder / f"{identity.key}.plan"
 
-    def _timings(self, identity: Identity) -> Path:
-        names = f"{identity.gpu} {identity.compute_capability} {identity.tensorrt}"
+    def _timings(self, tensorrt: str, gpu: str, compute_capability: str) -> Path:
+        names = f"{gpu} {compute_capability} {tensorrt}"
         return self.folder / f"{re.sub('[^0-9A-Za-z.]+', '-', names)}.timings"
 
     def _drop(self, path: Path, reason: str) -> None:
@@ -112,6 +118,8 @@ class PlanCache:
         sidecar_path(path).unlink(missing_ok=True)
 
     def _make_room(self, newest: Path) -> None:
+        for left in self.folder.glob(".*.tmp*"):  # by a killed build: the lock is ours
+            left.unlink()
         plans = [path for path in self.folder.glob("*.plan") if not path.name.startswith(".")]
         plans.sort(key=lambda path: path.stat().st_mtime_ns)
         total = sum(path.stat().st_size for path in plans)
@@ -130,10 +138,22 @@ class PlanCache:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Hold the cache's lock, across processes; nothing slow happens under it."""
+        """Hold the cache's lock, across processes.
+
+        Plans are read, hashed and written under it: other builders wait for the disk meanwhile.
+        """
         import fcntl
 
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (self.folder / ".lock").open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed
             yield
+
+
+def _is_there(path: Path, info: PlanInfo) -> bool:
+    """Return whether the cache holds a plan already; its content is checked when it is used."""
+    try:
+        kept = read_sidecar(path)
+        return kept.plan_sha256 == info.plan_sha256 and path.stat().st_size == info.plan_bytes
+    except (OSError, InputError):
+        return False

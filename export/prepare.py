@@ -34,8 +34,7 @@ def prepare(model: bytes) -> bytes:
         except Exception as error:  # ONNX Runtime has its own kinds, one for each status
             reason = " ".join(str(error).split())
             raise S4GError(
-                f"the graph cannot be prepared for quantisation ({reason}); choose another "
-                "backbone or leave out --int8"
+                f"the graph cannot be run by ONNX Runtime ({reason}); choose another backbone"
             ) from error
         proto = onnx.shape_inference.infer_shapes(onnx.load(str(output)))
     taken = {node.name for node in proto.graph.node}

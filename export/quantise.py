@@ -155,6 +155,10 @@ def _with_float_output(model: onnx.ModelProto) -> bytes:
     return graph.to_bytes()
 
 
+# Integers reach these through DequantizeLinear, and they compute in float, or not at all.
+_IN_FLOAT = frozenset({"Cast", "LayerNormalization", "QuantizeLinear", "Shape", "Softmax"})
+
+
 def count_quantised(model: bytes) -> dict[str, int]:
     """Count, per operator type, the nodes fed by integers (weighted ones: data and weights)."""
     graph = OnnxGraph(model)
@@ -162,6 +166,6 @@ def count_quantised(model: bytes) -> dict[str, int]:
     counts: dict[str, int] = {}
     for node in graph:
         fed_by = node.input[: 2 if node.op_type in WEIGHTED else 1]
-        if node.op_type != "QuantizeLinear" and fed_by and dequantised.issuperset(fed_by):
+        if node.op_type not in _IN_FLOAT and fed_by and dequantised.issuperset(fed_by):
             counts[node.op_type] = counts.get(node.op_type, 0) + 1
     return dict(sorted(counts.items()))

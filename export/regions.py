@@ -114,7 +114,8 @@ def split_again(regions: Sequence[Region], spec: EncoderSpec) -> tuple[list[Regi
 
 def _unusable(source: str, grounds: Sequence[Ground], spec: EncoderSpec) -> InputError:
     finest = min(ground.gsd_m for ground in grounds)
-    widest = max(max(Region(ground, ground.bounds).size_m) for ground in grounds)
+    sizes = [Region(ground, ground.bounds).size_m for ground in grounds]
+    width, height = max(sizes, key=min)
     wanted = f"this encoder takes {spec.gsd_min_m:g} to {spec.gsd_max_m:g} m/px"
     if finest / MAX_ENLARGEMENT > spec.gsd_max_m:
         return InputError(
@@ -122,8 +123,8 @@ def _unusable(source: str, grounds: Sequence[Ground], spec: EncoderSpec) -> Inpu
         )
     needed = PLACE_FACTOR * spec.input_px * max(spec.gsd_min_m, finest) / HELD_OUT_SHARE
     return InputError(
-        f"--calib {source}: {widest:.0f} m wide at most, too small to keep calibration and "
-        f"held-out places apart ({wanted}); use imagery at least {needed:.0f} m wide"
+        f"--calib {source}: {width:.0f} x {height:.0f} m at most, too small to keep calibration "
+        f"and held-out places apart ({wanted}); use imagery of at least {needed:.0f} m a side"
     )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from typing import Any
+
+import numpy as np
 
 from ..core.errors import S4GError
 from ..core.spec import EncoderSpec
@@ -19,6 +21,7 @@ from .tune import Bars, Trial
 
 REPORT_VERSION = 2
 _ROUNDING = 1e-9  # a drop of exactly the bar passes
+# Asked of the modules: onnxruntime is also installed as onnxruntime-gpu.
 _TOOLS = ("s4g", "torch", "timm", "onnx", "onnxruntime")
 _LAYERS_SHOWN = 8
 
@@ -128,7 +131,8 @@ class Report:
 
 def _missed(artefact: Artefact, checkpoint: Recall, bars: Bars, views: int) -> list[str]:
     found = []
-    cosine = min(a.p1 for a in (artefact.served, artefact.literal) if a is not None)
+    # Unlike min(), this lets no NaN pass.
+    cosine = float(np.min([a.p1 for a in (artefact.served, artefact.literal) if a is not None]))
     if not cosine >= bars.min_cosine:
         found.append(
             f"cosine to the checkpoint {cosine:.4f} at the 1st percentile, "
@@ -169,7 +173,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "embedding_dim": spec.embedding_dim,
         "opset": OPSET,
         "macs": report.macs,
-        "tools": {name: metadata.version(name) for name in _TOOLS},
+        "tools": {name: str(importlib.import_module(name).__version__) for name in _TOOLS},
         "calibration": {
             "source": report.tiles.source,
             "georeferenced": report.tiles.georeferenced,
@@ -240,7 +244,7 @@ def _how(artefact: Artefact) -> str:
     parts += ["channels equalised"] if trial.equalised else []
     parts += ["biases corrected"] if trial.corrected else []
     count = len(artefact.kept_float)
-    parts += [f"{count} layer{'s' if count > 1 else ''} in float"] if count else []
+    parts += [f"{count} node{'s' if count > 1 else ''} in float"] if count else []
     return ", ".join(parts)
 
 

@@ -18,14 +18,19 @@ from ..core.console import progress
 from ..core.engine import Embeddings, Images
 from ..core.errors import InputError, S4GError
 from ..core.files import sha256_bytes
-from ..core.onnx_file import check_signature, open_to_look, read_bytes, read_spec
+from ..core.onnx_file import open_to_look, read_bytes, read_spec, session_input
 from ..core.plan import PlanInfo
 from ..core.spec import EncoderSpec
+from ..core.tensorrt_log import TensorRtLog, make_logger
 from .plan_cache import PlanCache
-from .tensorrt_log import PERCENT, BuildLog, make_logger, make_monitor, one_line
+from .tensorrt_monitor import PERCENT, make_monitor
 from .tensorrt_target import BATCH_MIN, BuildOptions, Target, find_target
 
 _MIB = 1 << 20
+# How TensorRT 10 and 11 log it in errors. In warnings it is about tactics that are skipped.
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|OutOfMemory|insufficient memory|GPU memory .*could not be allocated"
+)
 _NO_IMPLEMENTATION = re.compile(r"Could not find any implementation for node (?:\{)?([^\s{}]+)")
 
 
@@ -48,10 +53,7 @@ class Graph:
         data = read_bytes(path)
         session = open_to_look(path, data)
         spec = read_spec(path, session)
-        inputs = [(v.name, v.type, v.shape) for v in session.get_inputs()]
-        outputs = [(v.name, v.type, v.shape) for v in session.get_outputs()]
-        types = ("tensor(uint8)", "tensor(float)")
-        return cls(data, spec, check_signature(str(path), spec, inputs, outputs, types), session)
+        return cls(data, spec, session_input(str(path), spec, session), session)
 
     def embed(self, images: Images) -> Embeddings:
         """Embed (B, S, S, 3) uint8 RGB; return (B, D) float32."""
@@ -59,7 +61,9 @@ class Graph:
         return embeddings
 
 
-def build(graph: Path, options: BuildOptions, cache: PlanCache | None) -> tuple[bytes, PlanInfo]:
+def build(
+    graph: Path, options: BuildOptions, cache: PlanCache | None, again: bool = False
+) -> tuple[bytes, PlanInfo]:
     """Build the plan of an ONNX file of a bundle, or take it from the cache.
 
     The plan is not kept in the cache yet: that is for the caller, once it has seen it work.
@@ -68,6 +72,7 @@ def build(graph: Path, options: BuildOptions, cache: PlanCache | None) -> tuple[
         graph: ONNX file with an encoder spec and a free batch.
         options: how.
         cache: of plans and timings; None builds without.
+        again: build even where the cache holds the plan; its timings still serve.
 
     Raises:
         InputError: the graph is no encoder, an option or this machine does not fit.
@@ -78,7 +83,8 @@ def build(graph: Path, options: BuildOptions, cache: PlanCache | None) -> tuple[
     options.check(target)
     read = Graph.read(graph)
     identity = target.identity(sha256_bytes(read.data), options)
-    if cache is not None and (found := cache.find(identity)) is not None:
+    identity.check()
+    if cache is not None and not again and (found := cache.find(identity)) is not None:
         plan, info = found
         return plan, replace(info, graph=graph.name)
     plan = _Build(graph, target, options, cache).run(read.data, read.spec.input_px)
@@ -103,7 +109,7 @@ class _Build:
         self.target = target
         self.options = options
         self.cache = cache
-        self.log = BuildLog()
+        self.log = TensorRtLog()
 
     def run(self, data: bytes, side_px: int) -> bytes:
         """Return the plan of the ONNX file `data`, whose images are `side_px` wide."""
@@ -140,7 +146,7 @@ class _Build:
         where, float_node, why = "", "", self.log.last
         if parser.num_errors:
             error = parser.get_error(0)
-            why = one_line(error.desc()) or why
+            why = " ".join(error.desc().split()) or why
             if error.node_operator():
                 where = f" node {error.node_name() or '(unnamed)'} ({error.node_operator()}) of"
                 float_node = " with that node in float (--keep-float)"
@@ -152,6 +158,7 @@ class _Build:
     def _configure(self, trt: Any, config: Any) -> None:
         options = self.options
         config.builder_optimization_level = options.optimisation_level
+        config.clear_flag(trt.BuilderFlag.TF32)  # on by default: FP32 layers in 10 bits of mantissa
         if options.workspace_mib is not None:
             workspace = options.workspace_mib * _MIB
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
@@ -179,7 +186,7 @@ class _Build:
         """Give the builder the timings of earlier builds, strictly of this TensorRT and GPU."""
         if self.cache is None:
             return
-        kept = self.cache.read_timings(self.target.identity("", self.options))
+        kept = self.cache.read_timings(*self.target.measured_on)
         timings = config.create_timing_cache(kept)
         if timings is None or not config.set_timing_cache(timings, False):
             self.cache.tell(
@@ -194,25 +201,25 @@ class _Build:
         except (RuntimeError, MemoryError) as error:
             self.log.hear(True, str(error) or "out of memory")
             plan = None
-        if self.log.interrupted:
-            raise KeyboardInterrupt
+        self.log.check()
         if plan is None:
             raise self._build_failure()
         return bytes(plan)
 
     def _build_failure(self) -> S4GError:
         version, why = self.target.tensorrt, self.log.last or "no reason given"
-        if self.log.out_of_memory:
+        no_implementation = _NO_IMPLEMENTATION.search(why)
+        if no_implementation is None and any(map(_OUT_OF_MEMORY.search, self.log.errors)):
             return S4GError(
                 f"{self.graph}: out of GPU memory while TensorRT {version} built it ({why}); stop "
                 "other programs, or pass a smaller --workspace-mib (256), --optimisation-level (1) "
                 "or --batch-max"
             )
-        if (node := _NO_IMPLEMENTATION.search(why)) is not None:
+        if no_implementation is not None:
             return S4GError(
-                f"{self.graph}: TensorRT {version} has no implementation of {node[1]} on "
-                f"{self.target.gpu} ({why}); raise --workspace-mib, or export again with that node "
-                "in float (--keep-float)"
+                f"{self.graph}: TensorRT {version} has no implementation of "
+                f"{no_implementation[1]} on {self.target.gpu} ({why}); raise --workspace-mib, or "
+                "export again with that node in float (--keep-float)"
             )
         return S4GError(
             f"{self.graph}: TensorRT {version} cannot build it ({why}); try another "
@@ -231,5 +238,4 @@ class _Build:
                 return first
             return bytes(mine.serialize())
 
-        identity = self.target.identity("", self.options)
-        self.cache.add_timings(identity, bytes(timings.serialize()), unite)
+        self.cache.add_timings(*self.target.measured_on, bytes(timings.serialize()), unite)

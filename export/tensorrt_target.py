@@ -6,10 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..core.errors import InputError, S4GError
-from ..core.plan import JETSON_GPUS, Identity, import_tensorrt, platform_name
+from ..core.plan import Identity, import_tensorrt, platform_name, takes_compatible_plans
 
 BATCH_MIN = 1
-_AMPERE = (8, 0)  # the oldest GPUs that take hardware-compatible plans
 
 
 @dataclass(frozen=True)
@@ -43,11 +42,8 @@ class BuildOptions:
                 f"--batch-opt {self.batch_opt}: is more than --batch-max {self.batch_max}; "
                 "raise --batch-max"
             )
-        if not self.hardware_compatible:
-            return
         capability = target.compute_capability
-        numbers = tuple(int(part) for part in capability.split("."))
-        if capability in JETSON_GPUS or numbers < _AMPERE:
+        if self.hardware_compatible and not takes_compatible_plans(capability):
             raise InputError(
                 f"--hardware-compatible: not on {target.gpu} (compute capability {capability}), "
                 "only on desktop and server GPUs from Ampere (8.0) on; leave it out"
@@ -61,11 +57,17 @@ class Target:
     trt: Any
     gpu: str
     compute_capability: str
+    multiprocessor_count: int
 
     @property
     def tensorrt(self) -> str:
         """The full version of TensorRT."""
         return str(self.trt.__version__)
+
+    @property
+    def measured_on(self) -> tuple[str, str, str]:
+        """What timings of kernels hold for: TensorRT, GPU, compute capability."""
+        return self.tensorrt, self.gpu, self.compute_capability
 
     def identity(self, graph_sha256: str, options: BuildOptions) -> Identity:
         """Return what a plan built here from that graph would be known by."""
@@ -75,6 +77,7 @@ class Target:
             tensorrt=self.tensorrt,
             gpu=self.gpu,
             compute_capability=self.compute_capability,
+            multiprocessor_count=self.multiprocessor_count,
             platform=platform_name(),
             batch_min=BATCH_MIN,
             batch_opt=flags.pop("batch_opt"),
@@ -91,9 +94,10 @@ def find_target() -> Target:
         S4GError: there is no GPU, or its driver cannot be reached.
     """
     trt = import_tensorrt()
-    from ..core.cuda import gpu_identity
+    from ..core.cuda import open_device
 
-    return Target(trt, *gpu_identity())
+    device = open_device()
+    return Target(trt, device.name, device.capability, device.multiprocessor_count)
 
 
 def build_available() -> str | None:

@@ -54,7 +54,7 @@ class Trial:
         method: how ranges were chosen.
         equalised: whether channels were equalised first.
         corrected: whether biases were corrected.
-        kept_float: layers left in float.
+        kept_float: nodes left in float.
         mean_cosine: to the FP32 graph, on images not calibrated on.
         p1_cosine: the same, 1st percentile.
         r1: views matched to tiles.
@@ -143,8 +143,8 @@ class Tuner:
     def tune(self, target: str, bars: Bars, keep_float: Collection[str]) -> Quantised:
         """Return the best graph found for a target.
 
-        Methods are compared with equalisation and bias correction; then each of the two is left
-        out once, with the best method. Where the bars do not hold, the layers that lose most
+        Methods are compared with equalisation and bias correction; then the best one without
+        either and without both. Where the bars do not hold, the layers that lose most
         stay in float, more and more of them.
 
         Raises:
@@ -253,10 +253,14 @@ class Tuner:
         return best
 
     def scan(self) -> list[LayerLoss]:
-        """Return what each layer loses when it alone is quantised, the worst first."""
+        """Return what each layer loses when it alone is quantised, the worst first.
+
+        It is quantised as in the best trial so far.
+        """
         if not self.layers:
-            variant = self._variants[-1]
-            method = self.trials[0].method if self.trials else METHODS[0]
+            best = max(self.trials, key=lambda trial: trial.mean_cosine, default=None)
+            method = METHODS[0] if best is None else best.method
+            variant = self._variants[-1 if best is None or best.equalised else 0]
             ranges = variant.ranges(method, False)
             layers = len(OnnxGraph(variant.graph).weighted())
             images = self.pairs.images[:: -(-len(self.pairs.images) // _SCAN_IMAGES)]

@@ -57,8 +57,15 @@ _SHIFTS = 30  # mean-shift steps; it converges in five to ten
 class TileScores(Protocol):
     """The part of a pack that search needs (see tilepacks.reader.Pack)."""
 
-    east_m: Floats
-    north_m: Floats
+    @property
+    def east_m(self) -> Floats:
+        """Tile centres, (N,) metres."""
+        ...
+
+    @property
+    def north_m(self) -> Floats:
+        """Tile centres, (N,) metres."""
+        ...
 
     def search(
         self, queries: npt.NDArray[np.float32], level: int, k: int

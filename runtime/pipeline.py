@@ -35,6 +35,7 @@ from .telemetry import Sample, Telemetry
 FIRST_PATCHES = WANTED_PATCHES
 MAX_PATCHES = 13
 TOP_TILES = 5  # candidates reported with each fix
+_WARM_UPS = 2
 
 Stages = dict[str, float]
 
@@ -86,7 +87,7 @@ class Localiser:
         level_m: float | None = None,
         max_patches: int = MAX_PATCHES,
     ) -> None:
-        """Prepare the buffers and run the encoder once, so that the first frame is not slow."""
+        """Prepare the buffers and run the encoder, so that the first frames are not slow."""
         self.pack = pack
         self._engine = engine
         self._frame_engine = engine if isinstance(engine, FrameEngine) else None
@@ -98,11 +99,26 @@ class Localiser:
         )
         side = engine.spec.input_px
         self._patches = np.zeros((max_patches, side, side, 3), np.uint8)
-        self._engine.embed(self._patches[:FIRST_PATCHES])
-        if self._frame_engine is not None:
-            black, camera = self._patches[0], Camera(side, side, side, side, 0.0, 0.0)
-            as_it_is = FrameWarp(camera, np.eye(3), 1, side)
-            self._frame_engine.embed_frame(black, [as_it_is] * min(max_patches, FIRST_PATCHES))
+        self._warm_up()
+
+    def _warm_up(self) -> None:
+        """Run the encoder at every batch size that a frame may ask for, where that prepares it.
+
+        A GPU prepares each size when it first comes up, and TensorRT records it the second time.
+        """
+        first = min(self._max_patches, FIRST_PATCHES)
+        if self._engine.backend.endswith(" cpu"):
+            self._engine.embed(self._patches[:first])
+            return
+        side = self._engine.spec.input_px
+        black, camera = self._patches[0], Camera(side, side, side, side, 0.0, 0.0)
+        as_it_is = FrameWarp(camera, np.eye(3), 1, side)
+        for count in range(1, max(first, self._max_patches - first) + 1):
+            for _ in range(_WARM_UPS):
+                if self._frame_engine is None:
+                    self._engine.embed(self._patches[:count])
+                else:
+                    self._frame_engine.embed_frame(black, [as_it_is] * count)
 
     def find(self, frame: Frame, sample: Sample, clock: StageClock) -> Finding:
         """Match one frame; book the stages' times.

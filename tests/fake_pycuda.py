@@ -38,6 +38,7 @@ class Gpu:
     Attributes:
         name: of the device.
         capability: its compute capability.
+        multiprocessors: how many of them are on.
         integrated: whether it shares the CPU's memory.
         free_bytes: memory left to allocate, page-locked or not.
         fail: name of a call of pycuda or libcuda that fails next; "" for none.
@@ -51,6 +52,7 @@ class Gpu:
     def __init__(self, integrated: bool = False) -> None:
         self.name = "Orin" if integrated else "Big GPU"
         self.capability = (8, 7) if integrated else (9, 0)
+        self.multiprocessors = 8 if integrated else 132
         self.integrated = integrated
         self.free_bytes = 1 << 30
         self.fail = ""
@@ -84,7 +86,7 @@ class Gpu:
 
         monkeypatch.setitem(sys.modules, "pycuda", self.module())
         monkeypatch.setitem(sys.modules, "pycuda.driver", self.driver)
-        monkeypatch.setattr(cuda, "_devices", {})
+        monkeypatch.setattr(cuda, "_devices", [])
         monkeypatch.setattr(cuda, "load_libcuda", lambda: self.libcuda)
         monkeypatch.setattr(gpu_warp, "compiled", self.compile)
 
@@ -175,6 +177,7 @@ def _driver(gpu: Gpu) -> Any:
 
     class device_attribute:
         INTEGRATED = "INTEGRATED"
+        MULTIPROCESSOR_COUNT = "MULTIPROCESSOR_COUNT"
 
     class host_alloc_flags:
         DEVICEMAP = _DEVICEMAP
@@ -195,7 +198,10 @@ def _driver(gpu: Gpu) -> Any:
             return gpu.capability
 
         def get_attribute(self, attr: str) -> int:
-            return int(gpu.integrated)
+            return {
+                device_attribute.INTEGRATED: int(gpu.integrated),
+                device_attribute.MULTIPROCESSOR_COUNT: gpu.multiprocessors,
+            }[attr]
 
         def retain_primary_context(self) -> Context:
             gpu.called("retain_primary_context", current=False)

@@ -39,7 +39,10 @@ class Behaviour:
         parse_errors: (node, operator, text) of what the parser finds.
         build_log: (severity, text) the builder logs.
         build_fails: whether the builder returns None.
+        load_log: (severity, text) that loading a plan logs.
         wrong_embeddings: whether engines return the embeddings of another encoder.
+        turned: by how much engines turn embeddings, as a share of a second direction.
+        scale: by what engines multiply embeddings.
         execute_fails: whether `execute_async_v3` returns False.
         no_context: whether `create_execution_context` returns None.
         enqueue: takes (stream handle, work) of each inference, as fake_pycuda does; None runs it
@@ -55,7 +58,10 @@ class Behaviour:
     parse_errors: list[tuple[str, str, str]] = field(default_factory=list)
     build_log: list[tuple[str, str]] = field(default_factory=list)
     build_fails: bool = False
+    load_log: list[tuple[str, str]] = field(default_factory=list)
     wrong_embeddings: bool = False
+    turned: float = 0.0
+    scale: float = 1.0
     execute_fails: bool = False
     no_context: bool = False
     enqueue: Callable[[int, Callable[[], None]], None] | None = None
@@ -124,6 +130,9 @@ def make(behaviour: Behaviour | None = None) -> ModuleType:
 
     class MemoryPoolType(enum.IntEnum):
         WORKSPACE = 0
+
+    class BuilderFlag(enum.IntEnum):
+        TF32 = 7
 
     class ProfilingVerbosity(enum.IntEnum):
         LAYER_NAMES_ONLY = 0
@@ -279,6 +288,7 @@ def make(behaviour: Behaviour | None = None) -> ModuleType:
     class IBuilderConfig:
         __slots__ = (
             "_cache",
+            "_flags",
             "_pools",
             "_profiles",
             "builder_optimization_level",
@@ -289,12 +299,16 @@ def make(behaviour: Behaviour | None = None) -> ModuleType:
 
         def __init__(self) -> None:
             self._cache: ITimingCache | None = None
+            self._flags = {BuilderFlag.TF32}  # on unless it is cleared
             self._pools: dict[Any, int] = {}
             self._profiles: list[IOptimizationProfile] = []
             self.builder_optimization_level = 3
             self.hardware_compatibility_level = HardwareCompatibilityLevel.NONE
             self.profiling_verbosity = ProfilingVerbosity.LAYER_NAMES_ONLY
             self.progress_monitor: IProgressMonitor | None = None
+
+        def clear_flag(self, flag: BuilderFlag) -> None:
+            self._flags.discard(flag)
 
         def set_memory_pool_limit(self, pool: MemoryPoolType, pool_size: int) -> None:
             self._pools[pool] = pool_size
@@ -351,6 +365,7 @@ def make(behaviour: Behaviour | None = None) -> ModuleType:
                     "level": config.builder_optimization_level,
                     "compatibility": config.hardware_compatibility_level.name,
                     "verbosity": config.profiling_verbosity.name,
+                    "tf32": BuilderFlag.TF32 in config._flags,
                     "profiles": [profile._shapes for profile in config._profiles],
                     "timings": sorted(config._cache._entries) if config._cache else None,
                 }
@@ -492,6 +507,9 @@ def make(behaviour: Behaviour | None = None) -> ModuleType:
                 for name, value in zip(engine._outputs, results, strict=True):
                     if told.wrong_embeddings:
                         value = np.roll(value, 1, axis=1)
+                    if told.turned:
+                        value = _turned(value, told.turned)
+                    value = value * np.float32(told.scale)
                     if context is None or context._changes != changes:
                         value = np.full_like(value, np.nan)  # undefined, says the guide
                     data = np.ascontiguousarray(value).tobytes()
@@ -573,6 +591,8 @@ def make(behaviour: Behaviour | None = None) -> ModuleType:
 
         def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
             data = bytes(serialized_engine)
+            for severity, text in told.load_log:
+                self._logger.log(Severity[severity], text)
             if data[:4] != PLAN_MAGIC:
                 self._logger.log(
                     Severity.ERROR,
@@ -588,6 +608,15 @@ def make(behaviour: Behaviour | None = None) -> ModuleType:
         if isinstance(value, type) and name != "Severity":
             setattr(module, name, value)
     return module
+
+
+def _turned(value: np.ndarray, share: float) -> np.ndarray:
+    """Return unit vectors turned by an angle whose cosine is 1 / sqrt(1 + share^2)."""
+    other = np.roll(value, 1, axis=1)
+    other -= np.sum(other * value, axis=1, keepdims=True) * value
+    other /= np.linalg.norm(other, axis=1, keepdims=True)
+    turned: np.ndarray = (value + np.float32(share) * other) / np.float32(np.hypot(1, share))
+    return turned
 
 
 def _refuse_without_gpu(told: Behaviour, logger: Any, severity: Any) -> None:

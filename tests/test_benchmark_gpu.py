@@ -82,6 +82,6 @@ def test_a_batch_that_the_plan_does_not_take_is_refused(gpu: Any, plan: Path) ->
 
 def test_without_a_gpu_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pycuda", None)
-    monkeypatch.setattr("s4g.core.cuda._devices", {})
+    monkeypatch.setattr("s4g.core.cuda._devices", [])
     with pytest.raises(S4GError, match="pycuda is not installed"):
         run("gpu_warp")

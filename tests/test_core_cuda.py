@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from s4g.core import cuda
-from s4g.core.cuda import Buffer, DeviceMemory, Graph, Stream, gpu_identity, open_device
+from s4g.core.cuda import Buffer, DeviceMemory, Graph, Stream, one_line, open_device
 from s4g.core.errors import S4GError
 
 
@@ -52,8 +52,13 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def refusal() -> str:
     with pytest.raises(S4GError) as caught:
-        gpu_identity()
+        open_device()
     return str(caught.value)
+
+
+@pytest.fixture(autouse=True)
+def not_opened_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "_devices", [])
 
 
 def test_missing_pycuda_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,8 +104,15 @@ def test_gpus_that_are_hidden_are_told(card: Any) -> None:
     assert refusal() == "no GPU can be used (the driver lists none); check CUDA_VISIBLE_DEVICES"
 
 
-def test_a_gpu_has_a_name_and_a_compute_capability(gpu: Any) -> None:
-    assert gpu_identity() == (("Orin", "8.7") if gpu.integrated else ("Big GPU", "9.0"))
+def test_a_gpu_is_known_by_name_capability_and_multiprocessors(gpu: Any) -> None:
+    device = open_device()
+    seen = (device.name, device.capability, device.multiprocessor_count)
+    assert seen == (("Orin", "8.7", 8) if gpu.integrated else ("Big GPU", "9.0", 132))
+
+
+def test_an_error_is_told_on_one_line() -> None:
+    assert one_line(ValueError("a\n  b")) == "a b"
+    assert one_line(ValueError()) == "ValueError"
 
 
 # ---- the context -------------------------------------------------------------------------------
@@ -120,7 +132,7 @@ def test_the_process_has_one_device(gpu: Any) -> None:
 
 def test_the_context_is_released_by_name_with_the_device(card: Any) -> None:
     """pycuda's destructor would take it for an ordinary context; at the end of the program too."""
-    device = cuda.Device(0)
+    device = cuda.Device()
     assert "detach" not in card.calls
     del device
     assert card.calls.count("detach") == 1
@@ -390,7 +402,7 @@ REAL = {
     "PagelockedHostAllocation": {"free", "get_device_pointer"},
     "RuntimeError": set(),
     "Stream": {"handle", "synchronize"},
-    "device_attribute": {"INTEGRATED"},
+    "device_attribute": {"INTEGRATED", "MULTIPROCESSOR_COUNT"},
     "host_alloc_flags": {"DEVICEMAP"},
     "get_driver_version": set(),
     "init": set(),

@@ -13,18 +13,19 @@ import pytest
 
 from s4g.core import engine as engine_module
 from s4g.core import engine_onnx
-from s4g.core.devices import DEVICE_FILES, DEVICES, device_file, why_absent
-from s4g.core.engine import (
+from s4g.core.devices import (
     BUNDLE_CPU_INT8,
     BUNDLE_FP16,
     BUNDLE_FP16_PLAN,
     BUNDLE_FP32,
     BUNDLE_TRT_INT8,
     BUNDLE_TRT_INT8_PLAN,
-    FrameEngine,
-    embedded_encoder_path,
-    load_engine,
+    DEVICE_FILES,
+    DEVICES,
+    device_file,
+    why_absent,
 )
+from s4g.core.engine import FrameEngine, embedded_encoder_path, load_engine
 from s4g.core.errors import InputError, S4GError
 
 pytest.importorskip("onnx", reason="the toy encoder needs onnx (the export extra)")
@@ -223,6 +224,40 @@ def test_auto_says_why_a_plan_is_not_used(
         "",
         f"note: encoder.trt.int8.plan is not used: {bundle / BUNDLE_TRT_INT8_PLAN}: built by "
         "TensorRT 10.3.0, this machine has 10.16.2\n",
+    )
+
+
+def test_auto_runs_the_next_plan_where_the_first_does_not_work(
+    tmp_path: Path,
+    toy_encoder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refuse_int8(path: Path) -> FakeTensorRt:
+        if path.name == BUNDLE_TRT_INT8_PLAN:
+            raise InputError("built by TensorRT 10.3.0")
+        return FakeTensorRt(path)
+
+    have_tensorrt(monkeypatch, refuse_int8)
+    engine = load_engine(make_bundle(tmp_path, toy_encoder, *ALL_FILES))
+    assert engine.name == str(tmp_path / BUNDLE_FP16_PLAN)
+    assert capsys.readouterr().err == (
+        "note: encoder.trt.int8.plan is not used: built by TensorRT 10.3.0\n"
+    )
+
+
+def test_auto_says_once_that_plans_cannot_run_here(
+    tmp_path: Path,
+    toy_encoder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    have_no(monkeypatch, "tensorrt")
+    monkeypatch.setattr(engine_onnx, "has_provider", lambda name: False)
+    load_engine(make_bundle(tmp_path, toy_encoder, *ALL_FILES))
+    assert capsys.readouterr().err == (
+        "note: encoder.trt.int8.plan is not used: device tensorrt: tensorrt is not installed; "
+        "s4g-export doctor tells what is missing\n"
     )
 
 

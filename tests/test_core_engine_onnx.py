@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -138,13 +139,13 @@ class StandIn:
     """A session that says it runs on a GPU, and computes on the CPU.
 
     Set `failure` to have it refused, `falls_back` to have it land on the CPU, `scale` to have it
-    return embeddings of another length, `writes_engine` to have TensorRT take part.
+    return embeddings of another length, `takes_part` to have TensorRT run nodes.
     """
 
     failure: Exception | None = None
     falls_back = False
     scale = 1.0
-    writes_engine = True
+    takes_part = True
     asked: list[Any]
     batches: list[int]
 
@@ -163,6 +164,14 @@ class StandIn:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.real, name)
 
+    def end_profiling(self) -> str:
+        path = Path(self.real.end_profiling())
+        assert "CPUExecutionProvider" in path.read_text()  # the real library notes who runs a node
+        if StandIn.takes_part:
+            event = {"cat": "Node", "args": {"provider": "TensorrtExecutionProvider"}}
+            path.write_text(json.dumps([*json.loads(path.read_text()), event]))
+        return str(path)
+
     def get_providers(self) -> list[str]:
         return self.names
 
@@ -170,7 +179,7 @@ class StandIn:
         (images,) = feeds.values()
         StandIn.batches.append(len(images))
         first = StandIn.asked[0]
-        if isinstance(first, tuple) and StandIn.writes_engine:
+        if isinstance(first, tuple) and StandIn.takes_part:
             (Path(first[1]["trt_engine_cache_path"]) / "graph_sm87.engine").write_bytes(b"plan")
         return [StandIn.scale * self.real.run(outputs, feeds)[0]]
 
@@ -178,7 +187,7 @@ class StandIn:
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[StandIn]:
     # A copy for each test, so that what it sets does not last.
-    for name in ("failure", "falls_back", "scale", "writes_engine"):
+    for name in ("failure", "falls_back", "scale", "takes_part"):
         monkeypatch.setattr(StandIn, name, getattr(StandIn, name))
     monkeypatch.setattr(ort, "InferenceSession", StandIn)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -279,11 +288,23 @@ def test_a_batch_beyond_tensorrts_range_is_cut(gpu: type[StandIn], toy_encoder: 
 def test_a_graph_that_tensorrt_leaves_to_others_is_refused(
     gpu: type[StandIn], toy_encoder: Path
 ) -> None:
-    gpu.writes_engine = False
+    OnnxEngine(toy_encoder, "ort-tensorrt")  # whose engine stays in the cache
+    gpu.takes_part = False
     assert message_of(toy_encoder, "ort-tensorrt") == (
         f"device ort-tensorrt: does not work here ({toy_encoder}: TensorRT took no part of this "
         "graph); s4g-export doctor tells what is missing"
     )
+
+
+def test_what_runs_where_is_noted_for_the_proof_only(
+    gpu: type[StandIn], toy_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    engine = OnnxEngine(toy_encoder, "ort-tensorrt")
+    engine.embed(some_images(2))
+    assert list((tmp_path / "tmp").iterdir()) == []
+    assert not OnnxEngine(toy_encoder)._session.get_session_options().enable_profiling
 
 
 def test_a_cache_that_cannot_be_made_is_a_failure(

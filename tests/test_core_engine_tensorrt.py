@@ -461,6 +461,81 @@ def test_two_engines_share_the_gpus_context(plan: Path, gpu: Any, cpu: Any) -> N
     second.close()
 
 
+def test_a_call_that_failed_keeps_nothing_alive(plan: Path, gpu: Any, told: Any) -> None:
+    """The error may be kept, and its traceback with what the frames held."""
+    engine = TensorRtEngine(plan)
+    told.execute_fails = True
+    with pytest.raises(S4GError) as kept:
+        engine.embed(images(1))
+    engine.close()
+    assert released(gpu, told)
+    assert kept.value.__traceback__ is not None
+
+
+def test_a_batch_that_is_refused_keeps_nothing_alive(plan: Path, gpu: Any, told: Any) -> None:
+    engine = TensorRtEngine(plan)
+    with pytest.raises(S4GError) as kept:
+        engine._network.run(BATCH_MAX + 1, engine._stream)
+    assert str(kept.value) == (
+        f"{plan}: TensorRT refuses a batch of 5 (IExecutionContext::setInputShape: Error Code 3: "
+        "API Usage Error (images)); build it again"
+    )
+    engine.close()
+    assert released(gpu, told)
+
+
+def test_the_end_of_the_program_takes_nothing_from_under_a_call(
+    plan: Path, gpu: Any, told: Any, cpu: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that nobody waits for is inside TensorRT when the finalizers run."""
+    monkeypatch.setattr("s4g.core.engine_tensorrt._LAST_WAIT_S", 0.01)
+    engine = TensorRtEngine(plan)
+    inside, go_on = threading.Event(), threading.Event()
+    put, results = told.enqueue, []
+
+    def slow(stream: int, work: Callable[[], None]) -> None:
+        inside.set()
+        go_on.wait()
+        put(stream, work)
+
+    told.enqueue = slow
+    caller = threading.Thread(target=lambda: results.append(engine.embed(images(1))))
+    caller.start()
+    inside.wait()
+    before = dict(gpu.live)
+    engine._release()  # as the end of the program calls it
+    after = dict(gpu.live)
+    go_on.set()
+    caller.join()
+    assert after == before
+    np.testing.assert_allclose(results[0], cpu.embed(images(1)), atol=1e-5)
+    with engine._device.current():
+        engine._held.close()
+
+
+def test_the_end_of_the_program_waits_for_a_call_that_ends(
+    plan: Path, gpu: Any, told: Any, cpu: Any
+) -> None:
+    engine = TensorRtEngine(plan)
+    inside, go_on = threading.Event(), threading.Event()
+    put, results = told.enqueue, []
+
+    def slow(stream: int, work: Callable[[], None]) -> None:
+        inside.set()
+        go_on.wait()
+        put(stream, work)
+
+    told.enqueue = slow
+    caller = threading.Thread(target=lambda: results.append(engine.embed(images(1))))
+    caller.start()
+    inside.wait()
+    threading.Timer(0.05, go_on.set).start()
+    engine._release()
+    caller.join()
+    np.testing.assert_allclose(results[0], cpu.embed(images(1)), atol=1e-5)
+    assert released(gpu, told)
+
+
 # ---- failures ----------------------------------------------------------------------------------
 
 
@@ -557,7 +632,7 @@ def test_an_earlier_error_is_no_reason_for_a_later_failure(
     told.execute_fails = True
     with pytest.raises(S4GError, match="enqueueV3"):
         engine.embed(images(1))
-    monkeypatch.setattr(engine._network, "_make_context", lambda batch: Silent())
+    monkeypatch.setattr(engine._network, "_make_context", Silent)
     with pytest.raises(S4GError) as caught:
         engine.embed(images(2))
     assert str(caught.value) == (
@@ -568,8 +643,79 @@ def test_an_earlier_error_is_no_reason_for_a_later_failure(
 class Silent:
     """A context that fails without a word."""
 
+    def set_device_memory(self, memory: int, size: int) -> None:
+        pass
+
+    def set_input_shape(self, name: str, shape: Any) -> bool:
+        return True
+
+    def set_tensor_address(self, name: str, memory: int) -> bool:
+        return True
+
     def execute_async_v3(self, stream_handle: int) -> bool:
         return False
+
+
+def test_what_tensorrt_warns_of_when_it_loads_a_plan_is_told(
+    plan: Path, told: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told.load_log = [
+        ("WARNING", "Using an engine plan file across different models of devices\nis not advised"),
+        ("INFO", "Loaded engine size: 2 MiB"),
+    ]
+    TensorRtEngine(plan).close()
+    assert capsys.readouterr().err == (
+        f"note: {plan}: TensorRT warns: Using an engine plan file across different models of "
+        "devices is not advised\n"
+    )
+
+
+@pytest.mark.parametrize("during", ["load_log", "execute_fails"])
+def test_ctrl_c_inside_tensorrt_arrives_and_nothing_is_left(
+    plan: Path, gpu: Any, told: Any, monkeypatch: pytest.MonkeyPatch, during: str
+) -> None:
+    """It arrives inside a callback, through which no exception may pass."""
+
+    def interrupt(self: Any, is_error: bool, message: str) -> None:
+        raise KeyboardInterrupt
+
+    engine = TensorRtEngine(plan) if during == "execute_fails" else None
+    monkeypatch.setattr("s4g.core.tensorrt_log.TensorRtLog.hear", interrupt)
+    setattr(told, during, True if engine else [("WARNING", "text")])
+    with pytest.raises(KeyboardInterrupt):
+        engine.embed(images(1)) if engine else TensorRtEngine(plan)
+    if engine:
+        engine.close()
+    assert released(gpu, told)
+
+
+def test_ctrl_c_inside_an_inference_that_works_arrives_once(
+    engine: TensorRtEngine, told: Any, cpu: Any
+) -> None:
+    put = told.enqueue
+
+    def interrupted(stream: int, work: Callable[[], None]) -> None:
+        engine._network._log.interrupted = True  # as the logger leaves it
+        put(stream, work)
+
+    told.enqueue = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        engine.embed(images(1))
+    told.enqueue = put
+    np.testing.assert_allclose(engine.embed(images(1)), cpu.embed(images(1)), atol=1e-5)
+
+
+def test_a_plan_of_a_graph_that_was_exported_again_is_refused(plan: Path, gpu: Any) -> None:
+    plan.with_suffix(".onnx").write_bytes(b"another graph")
+    with pytest.raises(InputError, match="built from another encoder.fp16.onnx than the one besid"):
+        TensorRtEngine(plan)
+    assert gpu.calls == []
+
+
+def test_a_plan_of_another_board_or_power_mode_is_refused(plan: Path, gpu: Any) -> None:
+    gpu.multiprocessors = 4
+    with pytest.raises(InputError, match="this machine has .* 4 multiprocessors"):
+        TensorRtEngine(plan)
 
 
 def test_too_little_memory_says_what_it_was_for(plan: Path, gpu: Any, told: Any) -> None:

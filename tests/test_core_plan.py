@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,14 +19,15 @@ from s4g.core.errors import EncoderMismatchError, InputError, IntegrityError, S4
 from s4g.core.files import sha256_bytes
 from s4g.core.plan import (
     PlanInfo,
+    check_graph,
     check_runnable,
     import_tensorrt,
     plan_path,
     platform_name,
     read_plan,
     sidecar_path,
-    write_plan,
 )
+from s4g.core.plan_write import write_plan
 from s4g.core.spec import EncoderSpec
 
 DATA = b"ftrt" + bytes(range(200))
@@ -51,6 +53,7 @@ INFO = PlanInfo(
     tensorrt="10.3.0",
     gpu="Orin",
     compute_capability="8.7",
+    multiprocessor_count=16,
     platform=platform_name(),
     flags={
         "optimisation_level": 3,
@@ -186,6 +189,28 @@ def test_a_plan_of_its_bundles_encoder_is_read(plan: Path) -> None:
     assert read_plan(plan) == (DATA, INFO)
 
 
+def test_a_plan_runs_with_the_graph_it_was_built_from(plan: Path) -> None:
+    check_graph(plan, INFO)  # none is here
+    graph = plan.with_name(INFO.graph)
+    graph.write_bytes(b"graph")
+    check_graph(plan, dataclasses.replace(INFO, graph_sha256=sha256_bytes(b"graph")))
+
+
+def test_a_plan_of_a_graph_that_was_exported_again_is_refused(plan: Path) -> None:
+    plan.with_name(INFO.graph).write_bytes(b"another graph of the same encoder")
+    with pytest.raises(InputError) as error:
+        check_graph(plan, INFO)
+    assert str(error.value) == (
+        f"{plan}: built from another encoder.trt.int8.onnx than the one beside it, which was "
+        f"exported later; {again(plan)}"
+    )
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_a_graph_that_can_be_no_file_is_none(plan: Path, name: str) -> None:
+    check_graph(plan, dataclasses.replace(INFO, graph=name))
+
+
 # ---- sidecars ----------------------------------------------------------------------------------
 
 
@@ -208,6 +233,23 @@ def test_a_missing_entry_is_refused(plan: Path, name: str) -> None:
     assert refusal(plan) == f"{sidecar_path(plan)}: lacks {name}; {again(plan)}"
 
 
+@pytest.mark.parametrize("version", ["10.6.0.post1", "10.13.3.9", "11.4.0.106.post12"])
+def test_versions_that_exist_can_be_held(plan: Path, version: str) -> None:
+    info = dataclasses.replace(INFO, tensorrt=version)
+    info.identity.check()
+    write_plan(plan, DATA, info, overwrite=True)
+    assert read_plan(plan)[1].tensorrt == version
+
+
+def test_what_no_sidecar_can_hold_is_refused_before_a_build() -> None:
+    with pytest.raises(InputError) as error:
+        dataclasses.replace(INFO, tensorrt="12.0.0-rc1").identity.check()
+    assert str(error.value) == (
+        'tensorrt of this machine is "12.0.0-rc1", a form that no plan\'s sidecar can hold; update '
+        "s4g, or install another TensorRT"
+    )
+
+
 FLAGS = INFO.flags
 ABSURD = [
     ("plan_sha256", "AB" * 32),
@@ -220,10 +262,12 @@ ABSURD = [
     ("graph_sha256", "zz"),
     ("tensorrt", "10"),
     ("tensorrt", "10.3.0; rm"),
+    ("tensorrt", "10.6.0.post"),
     ("gpu", ""),
     ("gpu", "a\nb"),
     ("compute_capability", "8"),
     ("compute_capability", 8.7),
+    ("multiprocessor_count", 0),
     ("platform", "linux"),
     ("flags", None),
     ("flags", {}),
@@ -310,19 +354,54 @@ def test_a_plan_is_replaced_with_its_sidecar(plan: Path) -> None:
     assert len(list(plan.parent.iterdir())) == 2
 
 
+@pytest.mark.parametrize("fails_at", [1, 2], ids=["plan", "sidecar"])
 def test_a_full_disk_leaves_the_former_plan_as_it_was(
-    plan: Path, monkeypatch: pytest.MonkeyPatch
+    plan: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int
 ) -> None:
-    def full(self: Path, *args: Any, **kwargs: Any) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device", str(self))
+    """Whichever of the two files it is, and whichever step: noticed when it goes to the disk."""
+    flush, calls = os.fsync, [0]
 
-    monkeypatch.setattr(Path, "write_text", full)  # the sidecar, written last
+    def full(descriptor: int) -> None:
+        calls[0] += 1
+        if calls[0] == fails_at:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(S4GError) as error:
         write_plan(plan, b"another plan", INFO, overwrite=True)
-    assert "cannot write (No space left on device)" in str(error.value)
+    assert str(error.value) == (
+        f"{plan}: cannot write (No space left on device); free some space or choose another place; "
+        "nothing was left behind"
+    )
     monkeypatch.undo()
     assert read_plan(plan) == (DATA, INFO)
     assert len(list(plan.parent.iterdir())) == 2
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["replaced", "new"])
+@pytest.mark.parametrize("last", ["encoder.trt.int8.plan", "encoder.trt.int8.plan.json"])
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), KeyboardInterrupt()])
+def test_a_rename_that_fails_leaves_both_files_as_they_were(
+    plan: Path, monkeypatch: pytest.MonkeyPatch, there: bool, last: str, error: BaseException
+) -> None:
+    if not there:
+        plan.unlink()
+        sidecar_path(plan).unlink()
+    rename = Path.replace
+
+    def fail(self: Path, target: Path) -> Path:
+        if target.name == last and self.name.endswith(".tmp"):
+            raise error
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises((S4GError, KeyboardInterrupt)):
+        write_plan(plan, b"another plan", INFO, overwrite=True)
+    monkeypatch.undo()
+    assert len(list(plan.parent.iterdir())) == (2 if there else 0)
+    if there:
+        assert read_plan(plan) == (DATA, INFO)
 
 
 def test_a_crash_between_the_two_renames_leaves_nothing_usable(
@@ -338,8 +417,22 @@ def test_a_crash_between_the_two_renames_leaves_nothing_usable(
 
 # ---- the machine it runs on --------------------------------------------------------------------
 
-HERE = {"tensorrt_version": "10.3.0", "gpu": "Orin", "compute_capability": "8.7"}
-ORIN = f"TensorRT 10.3.0 on Orin (8.7, {platform_name()})"
+HERE: dict[str, Any] = {
+    "tensorrt_version": "10.3.0",
+    "gpu": "Orin",
+    "compute_capability": "8.7",
+    "multiprocessor_count": 16,
+}
+
+
+def machine(
+    version: str = "10.3.0",
+    gpu: str = "Orin",
+    capability: str = "8.7",
+    count: int = 16,
+    platform: str = platform_name(),
+) -> str:
+    return f"TensorRT {version} on {gpu} ({capability}, {count} multiprocessors, {platform})"
 
 
 def test_a_plan_runs_where_it_was_built(plan: Path) -> None:
@@ -349,18 +442,28 @@ def test_a_plan_runs_where_it_was_built(plan: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "seen"),
     [
-        ({"tensorrt_version": "10.3.0.1"}, f"TensorRT 10.3.0.1 on Orin (8.7, {platform_name()})"),
-        ({"gpu": "NVIDIA Thor"}, f"TensorRT 10.3.0 on NVIDIA Thor (8.7, {platform_name()})"),
-        ({"compute_capability": "8.6"}, f"TensorRT 10.3.0 on Orin (8.6, {platform_name()})"),
+        ({"tensorrt_version": "10.3.0.1"}, machine(version="10.3.0.1")),
+        ({"gpu": "NVIDIA Thor"}, machine(gpu="NVIDIA Thor")),
+        ({"compute_capability": "8.6"}, machine(capability="8.6")),
     ],
 )
 def test_a_plan_of_another_machine_is_refused_with_both_sides(
-    plan: Path, change: dict[str, str], seen: str
+    plan: Path, change: dict[str, Any], seen: str
 ) -> None:
     with pytest.raises(InputError) as error:
         check_runnable(plan, INFO, **{**HERE, **change})
     assert str(error.value) == (
-        f"{plan}: built for {ORIN}, this machine has {seen}; {again(plan)} on this machine"
+        f"{plan}: built for {machine()}, this machine has {seen}; {again(plan)} on this machine"
+    )
+
+
+def test_a_plan_of_another_board_of_the_family_or_power_mode_is_refused(plan: Path) -> None:
+    """Driver and TensorRT call every Orin by one name."""
+    with pytest.raises(InputError) as error:
+        check_runnable(plan, INFO, **{**HERE, "multiprocessor_count": 8})
+    assert str(error.value) == (
+        f"{plan}: built for {machine()}, this machine has {machine(count=8)}; {again(plan)} on "
+        "this machine, or set the power mode that it was built in (nvpmodel)"
     )
 
 
@@ -369,7 +472,7 @@ def test_a_plan_of_another_platform_is_refused(plan: Path) -> None:
     with pytest.raises(InputError) as error:
         check_runnable(plan, info, **HERE)
     assert str(error.value) == (
-        f"{plan}: built for TensorRT 10.3.0 on Orin (8.7, linux-riscv64), this machine has {ORIN}; "
+        f"{plan}: built for {machine(platform='linux-riscv64')}, this machine has {machine()}; "
         f"{again(plan)} on this machine"
     )
 
@@ -391,10 +494,10 @@ def test_a_compatible_plan_runs_on_desktop_gpus_from_ampere_on(
     flags = {**INFO.flags, "hardware_compatible": True}
     info = dataclasses.replace(INFO, flags=flags, gpu="NVIDIA A100", compute_capability="8.0")
     if runs:
-        check_runnable(plan, info, "10.3.0", gpu, compute_capability)
+        check_runnable(plan, info, "10.3.0", gpu, compute_capability, 26)
     else:
         with pytest.raises(InputError):
-            check_runnable(plan, info, "10.3.0", gpu, compute_capability)
+            check_runnable(plan, info, "10.3.0", gpu, compute_capability, 26)
 
 
 @pytest.mark.parametrize(
@@ -404,6 +507,7 @@ def test_a_compatible_plan_runs_on_desktop_gpus_from_ampere_on(
         {"tensorrt": "10.16.2"},
         {"gpu": "NVIDIA Thor"},
         {"compute_capability": "11.0"},
+        {"multiprocessor_count": 8},
         {"platform": "linux-riscv64"},
         {"flags": {**INFO.flags, "optimisation_level": 4}},
         {"batch_opt": 2},

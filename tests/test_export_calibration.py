@@ -164,6 +164,14 @@ def test_pictures_held_out_are_others_than_those_for_calibration(tmp_path: Path)
     assert (made.files, made.georeferenced) == (10, False)
 
 
+def test_few_squares_come_from_pictures_all_along_a_flight(tmp_path: Path) -> None:
+    write_pictures(tmp_path, 20)
+    made = cut_tiles(str(tmp_path), SPEC, tiles=5, places=2, seed=0)
+    cut = sorted(set(made.tiles[:, 0, 0, 0]))
+    assert len(cut) == 5
+    assert cut[-1] > 40  # not the first five, which show the take-off
+
+
 def test_pictures_in_subfolders_and_tiffs_without_a_place_count_as_pictures(tmp_path: Path) -> None:
     (tmp_path / "flight").mkdir()
     cv2.imwrite(str(tmp_path / "flight" / "a.tif"), flat(100, 50))
@@ -234,9 +242,9 @@ def test_imagery_too_coarse_for_the_encoder_is_refused(tmp_path: Path) -> None:
 def test_imagery_too_small_to_keep_apart_is_refused(tmp_path: Path) -> None:
     write_raster(tmp_path / "a.tif", ramp(60, 40))
     assert refusal(tmp_path / "a.tif") == (
-        f"--calib {tmp_path / 'a.tif'}: 60 m wide at most, too small to keep calibration and "
-        "held-out places apart (this encoder takes 0.5 to 4 m/px); use imagery at least "
-        "160 m wide"
+        f"--calib {tmp_path / 'a.tif'}: 60 x 40 m at most, too small to keep calibration "
+        "and held-out places apart (this encoder takes 0.5 to 4 m/px); use imagery of at least "
+        "160 m a side"
     )
 
 

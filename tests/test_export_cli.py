@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from s4g.core.console import run_command
-from s4g.core.engine import BUNDLE_CPU_INT8
+from s4g.core.devices import BUNDLE_CPU_INT8
 from s4g.export.cli import _METHODS, cli
 
 

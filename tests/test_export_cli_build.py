@@ -19,6 +19,7 @@ from s4g.core.errors import S4GError
 from s4g.core.files import sha256_file
 from s4g.core.plan import read_plan, sidecar_path
 from s4g.export import cli_build
+from s4g.export.agreement import Agreement
 from s4g.export.cli_build import build_bundle, build_plans, probe_images
 from s4g.export.plan_cache import PlanCache
 from s4g.export.tensorrt_target import BuildOptions
@@ -155,10 +156,11 @@ def test_a_plan_that_is_up_to_date_is_kept(
     assert len(told.builds) == 1
 
 
-def test_overwrite_builds_again(bundle: Path, told: Any) -> None:
-    run(str(bundle), "--graph", "fp16", "--no-cache")
-    assert run(str(bundle), "--graph", "fp16", "--no-cache", "--overwrite") == 0
+def test_overwrite_builds_again_whatever_the_cache_holds(bundle: Path, told: Any) -> None:
+    run(str(bundle), "--graph", "fp16")
+    assert run(str(bundle), "--graph", "fp16", "--overwrite") == 0
     assert len(told.builds) == 2
+    assert told.builds[1]["timings"] == [sha256_file(bundle / FP16)]
 
 
 @pytest.mark.parametrize(
@@ -167,6 +169,7 @@ def test_overwrite_builds_again(bundle: Path, told: Any) -> None:
         ("options", "flags, batch_max changed"),
         ("graph", "graph changed"),
         ("gpu", "gpu, compute_capability changed"),
+        ("power mode", "multiprocessor_count changed"),
         ("version", "tensorrt changed"),
     ],
 )
@@ -188,7 +191,9 @@ def test_a_plan_that_does_not_fit_is_built_again_and_said_why(
         shutil.copy(bundle / INT8, bundle / FP16)
     if change == "gpu":
         gpu.name, gpu.capability = "NVIDIA Thor", (11, 0)
-        monkeypatch.setattr("s4g.core.cuda._devices", {})
+    if change == "power mode":
+        gpu.multiprocessors = 4
+    monkeypatch.setattr("s4g.core.cuda._devices", [])
     if change == "version":
         told.version = "10.16.1.11"
         monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt.make(told))
@@ -218,7 +223,7 @@ def test_a_copied_bundle_takes_its_plan_from_the_cache(
     sidecar_path(bundle / FP16_PLAN).unlink()
     assert run(str(bundle), "--graph", "fp16") == 0
     assert len(told.builds) == 1
-    assert len(told.executions) == 4  # tried again all the same
+    assert len(told.executions) == 12  # tried again all the same: 2 batches, 3 runs of each
     assert len(list(cache_home.glob("*.plan"))) == 1
 
 
@@ -257,10 +262,63 @@ def test_a_plan_with_other_embeddings_is_not_kept(
     assert len(list(cache_home.glob("*.plan"))) == 2  # of the first build
 
 
+@pytest.mark.parametrize(
+    ("turned", "scale", "seen"),
+    [
+        (0.62, 1.17, "cosine 0.8499, at least 0.99 is asked for"),  # a dot product of 0.9944
+        (0.0, 1.2, "length 1.2000, expected 1"),
+        (0.0, 0.985, "length 0.9850, expected 1"),
+    ],
+)
+def test_wrong_lengths_hide_no_wrong_directions_and_do_not_pass(
+    bundle: Path,
+    built: dict[str, bytes],
+    told: Any,
+    turned: float,
+    scale: float,
+    seen: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    told.turned, told.scale = turned, scale
+    assert run(str(bundle), "--graph", "fp16", "--overwrite") == 1
+    assert f"returns other embeddings than ONNX Runtime ({seen}) and was not kept" in (
+        capsys.readouterr().err
+    )
+    assert files(bundle) == built
+
+
+def test_rounding_passes(bundle: Path, told: Any) -> None:
+    told.turned, told.scale = 0.05, 1.004
+    (info,) = build_bundle(bundle, BuildOptions(), print, graphs=("fp16",))
+    assert info.cosine_min == pytest.approx(1 / np.hypot(1, 0.05), abs=1e-4)
+
+
+@pytest.mark.parametrize("wrong", [2, 3], ids=["recorded", "replayed"])
+def test_every_way_a_plan_runs_is_compared(
+    bundle: Path, told: Any, gpu: Any, wrong: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second run of a size records a CUDA graph, which all later ones replay."""
+    launch = gpu.libcuda.cuGraphLaunch
+    replays = [0]
+
+    def spoilt(executable: Any, stream: int) -> int:
+        replays[0] += 1
+        if replays[0] == wrong - 1:
+            gpu.enqueue(stream, lambda: setattr(told, "wrong_embeddings", True))
+        code = launch(executable, stream)
+        gpu.enqueue(stream, lambda: setattr(told, "wrong_embeddings", False))
+        return int(code)
+
+    gpu.libcuda.cuGraphLaunch = spoilt
+    assert run(str(bundle), "--graph", "fp16") == 1
+    assert "returns other embeddings than ONNX Runtime (cosine " in capsys.readouterr().err
+
+
 def test_embeddings_that_are_no_numbers_do_not_pass(
     bundle: Path, told: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli_build, "compare", lambda graph, data, info: float("nan"))
+    nothing = Agreement(float("nan"), float("nan"))
+    monkeypatch.setattr(cli_build, "compare", lambda graph, data, info: nothing)
     with pytest.raises(S4GError, match=r"\(cosine nan, at least 0\.99 is asked for\)"):
         build_bundle(bundle, BuildOptions(), print)
 
@@ -308,10 +366,10 @@ def test_without_a_gpu_the_command_says_where_to_build(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def none() -> tuple[str, str]:
+    def none() -> None:
         raise S4GError("no GPU can be used (the driver lists none)")
 
-    monkeypatch.setattr("s4g.core.cuda.gpu_identity", none)
+    monkeypatch.setattr("s4g.core.cuda.open_device", none)
     assert run(str(bundle)) == 1
     assert capsys.readouterr().err == (
         f"error: no GPU can be used (the driver lists none); {elsewhere(bundle)}\n"

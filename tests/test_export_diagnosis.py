@@ -8,7 +8,7 @@ import pytest
 
 from s4g.core.errors import S4GError
 from s4g.export import diagnosis
-from s4g.export.diagnosis import ABSENT, FAILS, WORKS, Check, Diagnosis, check_usable, one_line
+from s4g.export.diagnosis import ABSENT, FAILS, WORKS, Check, Diagnosis, check_usable
 
 WORKING = Check("onnxruntime cpu", WORKS, "2.60 ms, cosine 1.0000", p50_ms=2.6, cosine=1.0)
 MISSING = Check("openvino cpu", ABSENT, "OpenVINO is not installed", "pip install 's4g[openvino]'")
@@ -69,8 +69,3 @@ def test_versions_are_none_where_a_package_is_missing(monkeypatch: pytest.Monkey
     found = diagnosis.versions()
     assert found.pop("python")
     assert set(found.values()) == {None}
-
-
-def test_an_error_is_told_on_one_line() -> None:
-    assert one_line(ValueError("a\n  b")) == "a b"
-    assert one_line(ValueError()) == "ValueError"

@@ -69,9 +69,50 @@ def test_a_back_end_with_wrong_embeddings_does_not_pass(
     check = doctor.check_device("cuda", toy_encoder, PC)
     assert (check.name, check.state) == ("onnxruntime cuda", FAILS)
     assert check.detail == (
-        "its embeddings are wrong (cosine -1.000 to the arithmetic of the file)"
+        "its embeddings are wrong, held against its graph (cosine -1.0000, at least 0.99 is asked "
+        "for)"
     )
     assert engine.closed
+
+
+def test_embeddings_of_another_length_do_not_pass(
+    tmp_path: Path, toy_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    have(monkeypatch, StandIn(toy_encoder, sign=1.2))
+    wrong = "its embeddings are wrong, held against its graph (length 1.2000, expected 1)"
+    assert doctor.check_device("cuda", toy_encoder, PC).detail == wrong
+    assert doctor.check_device("tensorrt", tmp_path / "alone.plan", PC).detail == wrong
+
+
+def test_what_comes_back_from_the_third_run_on_is_judged_too(
+    toy_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorRT replays a recording from then on."""
+    engine, sizes = StandIn(toy_encoder), list[int]()
+    embed = engine.embed
+
+    def worse(images: np.ndarray) -> np.ndarray:
+        sizes.append(len(images))
+        return embed(images) * (-1 if sizes.count(len(images)) == 3 else 1)
+
+    monkeypatch.setattr(engine, "embed", worse)
+    have(monkeypatch, engine)
+    assert doctor.check_device("cuda", toy_encoder, PC).state == FAILS
+    assert sizes[:6] == [4, 4, 4, 1, 1, 1]
+
+
+@pytest.mark.parametrize("content", [b"junk", b""])
+def test_a_damaged_file_stops_no_other_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    monkeypatch.setattr(engine_onnx, "has_provider", lambda device: True)
+    path = tmp_path / "damaged.onnx"
+    path.write_bytes(content)
+    checks = by_name(doctor.diagnose(path).checks)
+    check = checks["onnxruntime tensorrt"]
+    assert (check.state, check.remedy) == (FAILS, "")
+    assert check.detail.startswith(f"{path}: ONNX Runtime cannot load it (")
+    assert "pycuda" in checks
 
 
 def test_embeddings_that_are_no_numbers_do_not_pass(

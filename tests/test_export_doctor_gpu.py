@@ -104,6 +104,35 @@ def test_a_gpu_that_alters_bytes_is_told(gpu: Any, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(doctor_gpu.np, "array_equal", lambda seen, sent: False)
     (check,) = check_gpu(ORIN)
     assert (check.state, check.detail) == (FAILS, "bytes come back from the GPU altered")
+    assert check.remedy == ""
+
+
+def test_a_gpu_without_memory_is_no_reason_to_install_anything(gpu: Any) -> None:
+    gpu.free_bytes = 0
+    (check,) = check_gpu(ORIN)
+    assert check.state == FAILS
+    assert check.detail.startswith("out of GPU memory while allocating ")
+    assert check.remedy == ""
+
+
+def test_a_kernel_that_finds_no_memory_is_no_reason_to_install_anything(
+    gpu: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor_gpu, "_move_bytes", lambda device: setattr(gpu, "free_bytes", 0))
+    _, kernel = check_gpu(ORIN)
+    assert kernel.detail.startswith("out of GPU memory while allocating ")
+    assert kernel.remedy == ""
+
+
+def test_a_builder_that_fails_otherwise_is_no_reason_to_install_anything(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(self: Any, logger: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    have_tensorrt(monkeypatch)
+    monkeypatch.setattr(sys.modules["tensorrt"].Builder, "__init__", fail)
+    assert check_tensorrt(ORIN) == Check("tensorrt builder", FAILS, "out of memory")
 
 
 def test_a_kernel_that_cannot_be_compiled_is_told(
@@ -129,3 +158,4 @@ def test_a_kernel_that_draws_something_else_is_told(
     _, kernel = check_gpu(ORIN)
     assert kernel.state == FAILS
     assert kernel.detail.startswith("the patch it cuts is wrong (differs from OpenCV's by ")
+    assert kernel.remedy == ""

@@ -1,6 +1,8 @@
 """Checkpoint to ONNX: same embeddings, one graph, self-describing."""
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -129,3 +131,17 @@ def test_an_operation_that_onnx_lacks_is_refused(toy_checkpoint):
         "backbone test_resnet: layer reduce.1 uses special_bessel_j0, which ONNX lacks; choose "
         "another backbone"
     )
+
+
+def test_attention_is_exported_by_a_process_that_exported_nothing_before() -> None:
+    """Until its first export torch knows no translation of operations of later opsets."""
+    code = (
+        "import torch\n"
+        "from s4g.export.graph import _unknown_operations\n"
+        "class Attention(torch.nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        return torch.nn.functional.scaled_dot_product_attention(x, x, x)\n"
+        "print(_unknown_operations(Attention(), torch.zeros(1, 2, 4, 8)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

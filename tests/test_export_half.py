@@ -249,21 +249,6 @@ def test_weights_beyond_fp16_are_refused(value):
     )
 
 
-def test_activations_beyond_fp16_are_refused():
-    model = build("y = Conv(x, w)", {"w": SQUARE})
-    with pytest.raises(S4GError) as error:
-        to_half(model, {"y": (-7e4, 1.0)})
-    assert str(error.value) == (
-        "node y: its output reaches 70000, FP16 ends at 65504; leave out --tensorrt, or train "
-        "again with weight decay"
-    )
-
-
-def test_large_numbers_where_fp32_stays_are_no_fault():
-    model = build("y = ReduceSum(x)", {})
-    assert to_half(model, {"y": (-7e4, 1e9)})
-
-
 def test_an_opset_without_fp16_scales_is_refused():
     with pytest.raises(S4GError) as error:
         to_half(build("y = Conv(x, w)", {"w": SQUARE}, opset=18))
@@ -334,7 +319,7 @@ def test_a_network_in_int8_is_legal_for_tensorrt_and_embeds_alike_in_fp16(prepar
     images = soft_noise(16, seed=1)
     ranges = choose_ranges(measure(prepared, images, lambda count: None), "minmax")
     placed = place(prepared, ranges)
-    made = to_half(placed, ranges)
+    made = to_half(placed)
     assert lint_tensorrt(made) == []
     assert cosine(made, placed, literal=True).mean() > 0.98
 

@@ -29,6 +29,9 @@ SPEC = EncoderSpec(
 )
 
 
+ORIN = ("10.3.0", "Orin (nvgpu)", "8.7")
+
+
 def plan(number: int, size: int = 100) -> tuple[bytes, PlanInfo]:
     """Return a plan and what is known about it; other numbers are other builds."""
     data = bytes([number]) * size
@@ -40,6 +43,7 @@ def plan(number: int, size: int = 100) -> tuple[bytes, PlanInfo]:
         tensorrt="10.3.0",
         gpu="Orin (nvgpu)",
         compute_capability="8.7",
+        multiprocessor_count=8,
         platform="linux-aarch64",
         flags={
             "optimisation_level": 3,
@@ -84,7 +88,7 @@ def test_another_build_is_not_found(cache: PlanCache, told: list[str]) -> None:
 
 def test_an_empty_cache_holds_nothing(cache: PlanCache, told: list[str]) -> None:
     assert cache.find(plan(1)[1].identity) is None
-    assert cache.read_timings(plan(1)[1].identity) == b""
+    assert cache.read_timings(*ORIN) == b""
     assert told == []
 
 
@@ -156,6 +160,51 @@ def test_a_plan_larger_than_the_cache_is_kept_alone(tmp_path: Path, told: list[s
     assert cache.find(plan(2)[1].identity) is not None
 
 
+def test_a_plan_that_is_there_is_not_written_again_but_counts_as_used(
+    tmp_path: Path, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = PlanCache(tmp_path, told.append)
+    data, info = plan(1)
+    cache.keep(data, info)
+    path = tmp_path / f"{info.identity.key}.plan"
+    os.utime(path, (1000, 1000))
+    before = path.stat().st_ino
+    cache.keep(data, info)
+    assert path.stat().st_ino == before and path.stat().st_mtime > 1000
+
+
+@pytest.mark.parametrize("damage", ["another", "cut", "sidecar"])
+def test_a_plan_that_is_there_but_another_is_replaced(
+    tmp_path: Path, told: list[str], damage: str
+) -> None:
+    cache = PlanCache(tmp_path, told.append)
+    data, info = plan(1)
+    path = tmp_path / f"{info.identity.key}.plan"
+    other, _ = plan(2)
+    cache.keep(other, dataclasses.replace(info, plan_sha256=sha256_bytes(other)))
+    if damage == "cut":
+        cache.keep(data, info)
+        path.write_bytes(data[:-1])
+    if damage == "sidecar":
+        sidecar_path(path).unlink()
+    cache.keep(data, info)
+    assert cache.find(info.identity) == (data, info)
+    assert told == []
+
+
+def test_what_a_killed_build_left_is_removed(cache: PlanCache, told: list[str]) -> None:
+    cache.keep(*plan(1))
+    left = [
+        cache.folder / f".{'0' * 64}.{end}" for end in ("plan.17.tmp", "timings.17.tmp.timings")
+    ]
+    for path in left:
+        path.write_bytes(bytes(100))
+    cache.keep(*plan(2))
+    assert not any(path.exists() for path in left)
+    assert len(list(cache.folder.glob("*.plan"))) == 2
+    assert (cache.folder / ".lock").exists()
+
+
 # ---- timings -----------------------------------------------------------------------------------
 
 
@@ -164,26 +213,23 @@ def never(first: bytes, second: bytes) -> bytes:
 
 
 def test_timings_are_kept_for_a_version_and_a_gpu(cache: PlanCache) -> None:
-    identity = plan(1)[1].identity
-    cache.add_timings(identity, b"measured", never)
-    assert cache.read_timings(plan(2)[1].identity) == b"measured"  # whatever the graph
-    assert cache.read_timings(dataclasses.replace(identity, tensorrt="10.16.2")) == b""
-    assert cache.read_timings(dataclasses.replace(identity, gpu="NVIDIA Thor")) == b""
+    cache.add_timings(*ORIN, b"measured", never)
+    assert cache.read_timings(*ORIN) == b"measured"
+    for other in [("10.16.2", *ORIN[1:]), (ORIN[0], "NVIDIA Thor", "8.7"), (*ORIN[:2], "11.0")]:
+        assert cache.read_timings(*other) == b""
 
 
 def test_timings_of_two_builders_are_united(cache: PlanCache) -> None:
-    identity = plan(1)[1].identity
-    cache.add_timings(identity, b"a", never)
-    cache.add_timings(identity, b"b", lambda mine, kept: mine + kept)
-    assert cache.read_timings(identity) == b"ba"
+    cache.add_timings(*ORIN, b"a", never)
+    cache.add_timings(*ORIN, b"b", lambda mine, kept: mine + kept)
+    assert cache.read_timings(*ORIN) == b"ba"
 
 
 @pytest.mark.parametrize("damage", ["cut", "altered", "empty", "foreign"])
 def test_damaged_timings_are_told_and_measured_again(
     cache: PlanCache, told: list[str], damage: str
 ) -> None:
-    identity = plan(1)[1].identity
-    cache.add_timings(identity, b"measured", never)
+    cache.add_timings(*ORIN, b"measured", never)
     (path,) = cache.folder.glob("*.timings")
     content = path.read_bytes()
     path.write_bytes(
@@ -194,10 +240,10 @@ def test_damaged_timings_are_told_and_measured_again(
             "foreign": b"ftrt timing cache of another tool" * 5,
         }[damage]
     )
-    assert cache.read_timings(identity) == b""
+    assert cache.read_timings(*ORIN) == b""
     assert told == [f"{path}: damaged; timings are measured again"]
-    cache.add_timings(identity, b"again", never)
-    assert cache.read_timings(identity) == b"again"
+    cache.add_timings(*ORIN, b"again", never)
+    assert cache.read_timings(*ORIN) == b"again"
 
 
 # ---- the folder --------------------------------------------------------------------------------
@@ -217,8 +263,8 @@ def test_a_cache_that_cannot_be_used_is_told_and_stops_no_build(
     data, info = plan(1)
     cache.keep(data, info)
     assert cache.find(info.identity) is None
-    assert cache.read_timings(info.identity) == b""
-    cache.add_timings(info.identity, b"measured", never)
+    assert cache.read_timings(*ORIN) == b""
+    cache.add_timings(*ORIN, b"measured", never)
     reason = f"[Errno 20] Not a directory: '{cache.folder}'"
     line = f"{cache.folder}: the cache cannot be used ({reason}); going on without"
     assert told == [line] * 4
@@ -228,11 +274,11 @@ def fill(folder: Path, first: int, repeats: int) -> None:
     """Keep plans and timings from another process."""
     cache = PlanCache(folder, print)
     for repeat in range(repeats):
-        data, info = plan(1, size=50_000)
-        info = dataclasses.replace(info, created=f"2026-01-{first + 1:02}T12:00:{repeat:02}Z")
+        data, info = plan(10 * first + repeat, size=50_000)
+        info = dataclasses.replace(info, graph_sha256="ab" * 32)  # all stand for one build
         cache.keep(data, info)
         cache.add_timings(
-            info.identity,
+            *ORIN,
             bytes([first]),
             lambda mine, kept: bytes(sorted({*mine, *kept})),
         )
@@ -245,16 +291,14 @@ def test_builders_at_work_at_once_damage_nothing(tmp_path: Path, told: list[str]
     for writer in writers:
         writer.start()
     cache = PlanCache(tmp_path, told.append)
-    data, info = plan(1, size=50_000)
-    found = 0
+    identity = dataclasses.replace(plan(1)[1].identity, graph_sha256="ab" * 32)
     while any(writer.is_alive() for writer in writers):
-        kept = cache.find(info.identity)
-        found += kept is not None
-        assert kept is None or kept[0] == data
+        kept = cache.find(identity)
+        assert kept is None or (len(kept[0]), len(set(kept[0]))) == (50_000, 1)
     for writer in writers:
         writer.join()
         assert writer.exitcode == 0
     assert told == []
-    assert cache.find(info.identity) is not None
-    assert cache.read_timings(info.identity) == bytes([0, 1])
+    assert cache.find(identity) is not None
+    assert cache.read_timings(*ORIN) == bytes([0, 1])
     assert not list(tmp_path.glob(".*.tmp*"))

@@ -100,6 +100,12 @@ def test_lost_recall_is_a_miss() -> None:
     ]
 
 
+@pytest.mark.parametrize("which", ["served", "literal"])
+def test_a_cosine_that_is_no_number_misses_the_bar(which: str) -> None:
+    broken = dataclasses.replace(CLOSE, p1=float("nan"))
+    assert len(report(artefact("int8", **{which: broken})).missed) == 1
+
+
 def test_a_drop_of_exactly_the_bar_passes() -> None:
     assert report(artefact("int8", recall=Recall(0.91 - 0.02, 0.95))).missed == []
 
@@ -196,7 +202,7 @@ def test_layers_in_float_and_those_that_lose_most_are_told() -> None:
     made = report(artefact("fp32"), artefact(kept_float=("/conv0", "/conv1")), layers=layers)
     lines = reporting.as_table(made).splitlines()
     assert (
-        "encoder.int8.onnx: ranges by mse, channels equalised, biases corrected, 2 layers in float"
+        "encoder.int8.onnx: ranges by mse, channels equalised, biases corrected, 2 nodes in float"
     ) in lines
     start = lines.index("layers that lose most when INT8 alone:")
     assert lines[start + 1].split() == ["1.00e-01", "Conv", "/conv0"]

@@ -20,10 +20,11 @@ import pytest
 from s4g.core.errors import InputError, S4GError
 from s4g.core.files import sha256_bytes, sha256_file
 from s4g.core.plan import platform_name
+from s4g.core.tensorrt_log import TensorRtLog
 from s4g.export import tensorrt as building
 from s4g.export.plan_cache import PlanCache
 from s4g.export.tensorrt import build
-from s4g.export.tensorrt_log import BuildLog, BuildShare
+from s4g.export.tensorrt_monitor import BuildShare, make_monitor
 from s4g.export.tensorrt_target import BuildOptions, build_available, find_target
 
 
@@ -89,6 +90,7 @@ def test_a_plan_is_built_strongly_typed_for_a_range_of_batches(graph: Path, told
             "level": 3,
             "compatibility": "NONE",
             "verbosity": "LAYER_NAMES_ONLY",
+            "tf32": False,
             "profiles": [{"images": [[1, 64, 64, 3], [4, 64, 64, 3], [8, 64, 64, 3]]}],
             "timings": None,
         }
@@ -114,7 +116,7 @@ def test_what_is_known_about_a_plan_is_complete(graph: Path, told: Any) -> None:
     assert info.plan_sha256 == sha256_bytes(plan)
     assert info.plan_bytes == len(plan)
     assert (info.graph, info.graph_sha256) == (graph.name, sha256_file(graph))
-    assert (info.gpu, info.compute_capability) == ("Orin", "8.7")
+    assert (info.gpu, info.compute_capability, info.multiprocessor_count) == ("Orin", "8.7", 8)
     assert (info.tensorrt, info.platform) == ("10.3.0", platform_name())
     assert info.flags == {
         "optimisation_level": 3,
@@ -229,18 +231,28 @@ def test_a_build_that_fails_in_silence_is_told(graph: Path, told: Any) -> None:
     assert "cannot build it (no reason given); try another" in failure(graph)
 
 
+def test_a_version_that_no_sidecar_can_hold_is_refused_before_the_build(
+    graph: Path, gpu: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = fake_tensorrt.Behaviour(version="12.0.0-rc1")
+    monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt.make(told))
+    assert failure(graph).startswith('tensorrt of this machine is "12.0.0-rc1", a form that ')
+    assert told.builds == []
+
+
 # As TensorRT 8 to 10 logged it (TensorRT #4258, #840, BEVDet #132).
 OUT_OF_MEMORY = [
     ("ERROR", "[defaultAllocator.cpp::allocate::31] Error Code 1: Cuda Runtime (out of memory)"),
     ("ERROR", "[virtualMemoryBuffer.cpp::resizePhysical::144] Error Code 2: OutOfMemory (no info)"),
     (
-        "WARNING",
+        "ERROR",
         "Requested amount of GPU memory (15485030400 bytes) could not be allocated. There may not "
         "be enough free memory for allocation to succeed.",
     ),
-    ("WARNING", "Skipping tactic 2 due to insufficient memory on requested size of 83886080"),
+    ("ERROR", "Tactic 2 failed due to insufficient memory on requested size of 83886080"),
 ]
-LAST = "Error Code 10: Internal Error (Could not find any implementation for node {Foreign}.)"
+SKIPPED = "Skipping tactic 2 due to insufficient memory on requested size of 83886080"
+LAST = "Error Code 2: Internal Error (Assertion engine != nullptr failed.)"
 
 
 @pytest.mark.parametrize("line", OUT_OF_MEMORY, ids=lambda line: line[1][:30])
@@ -255,10 +267,22 @@ def test_a_build_without_enough_memory_says_what_to_do(
     )
 
 
-def test_a_node_without_implementation_is_named(graph: Path, told: Any) -> None:
+def test_a_tactic_that_was_skipped_is_no_reason_of_a_later_failure(graph: Path, told: Any) -> None:
+    told.build_fails = True
+    told.build_log = [("WARNING", SKIPPED), ("ERROR", "Error Code 4: Miopen")]
+    assert "TensorRT 10.3.0 cannot build it (Error Code 4: Miopen); try another" in failure(graph)
+
+
+@pytest.mark.parametrize(
+    "before", [("WARNING", SKIPPED), ("ERROR", SKIPPED)], ids=["skip", "error"]
+)
+def test_a_node_without_implementation_is_named(
+    graph: Path, told: Any, before: tuple[str, str]
+) -> None:
+    """Which is what too small a workspace ends in: a smaller one would be the wrong advice."""
     told.build_fails = True
     text = "Error Code 10: (Could not find any implementation for node {/dw/Conv}.)"
-    told.build_log = [("ERROR", text)]
+    told.build_log = [before, ("ERROR", text)]
     assert failure(graph) == (
         f"{graph}: TensorRT 10.3.0 has no implementation of /dw/Conv on Orin ({text}); raise "
         "--workspace-mib, or export again with that node in float (--keep-float)"
@@ -284,7 +308,7 @@ def test_an_exception_of_the_builder_is_one_line(
 
 
 def test_warnings_of_a_build_that_succeeds_are_no_errors(graph: Path, told: Any) -> None:
-    told.build_log = [OUT_OF_MEMORY[-1], ("ERROR", "recovered")]
+    told.build_log = [("WARNING", SKIPPED), ("ERROR", "recovered")]
     plan, _ = build(graph, BuildOptions(), None)
     assert plan
 
@@ -332,7 +356,15 @@ def test_the_same_build_comes_from_the_cache(graph: Path, told: Any, cache: Plan
     assert len(told.builds) == 1
 
 
-@pytest.mark.parametrize("change", ["graph", "option", "gpu", "version"])
+def test_a_plan_in_the_cache_is_built_again_on_request_with_its_timings(
+    graph: Path, told: Any, cache: PlanCache
+) -> None:
+    cache.keep(*build(graph, BuildOptions(), cache))
+    build(graph, BuildOptions(), cache, again=True)
+    assert [made["timings"] for made in told.builds] == [[], [sha256_file(graph)]]
+
+
+@pytest.mark.parametrize("change", ["graph", "option", "gpu", "multiprocessors", "version"])
 def test_another_build_does_not(
     graph: Path,
     told: Any,
@@ -349,6 +381,9 @@ def test_another_build_does_not(
         options = BuildOptions(optimisation_level=1)
     if change == "gpu":
         gpu.name = "NVIDIA Thor"
+    if change == "multiprocessors":
+        gpu.multiprocessors = 4
+    monkeypatch.setattr("s4g.core.cuda._devices", [])
     if change == "version":
         told.version = "10.3.1"
         monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt.make(told))
@@ -377,20 +412,20 @@ def test_timings_of_a_build_serve_the_next(
 def test_timings_that_others_kept_meanwhile_stay(
     graph: Path, told: Any, cache: PlanCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    identity = find_target().identity("", BuildOptions())
+    measured_on = find_target().measured_on
     config = sys.modules["tensorrt"].Builder(sys.modules["tensorrt"].Logger())
     theirs = config.create_builder_config().create_timing_cache(b"")
     theirs._entries.add("theirs")
     read = PlanCache.read_timings
 
-    def read_and_let_others_write(self: PlanCache, wanted: Any) -> bytes:
-        kept = read(self, wanted)
-        cache.add_timings(identity, bytes(theirs.serialize()), lambda a, b: a)
+    def read_and_let_others_write(self: PlanCache, *wanted: str) -> bytes:
+        kept = read(self, *wanted)
+        cache.add_timings(*measured_on, bytes(theirs.serialize()), lambda a, b: a)
         return kept
 
     monkeypatch.setattr(PlanCache, "read_timings", read_and_let_others_write)
     build(graph, BuildOptions(), cache)
-    kept = read(cache, identity)
+    kept = read(cache, *measured_on)
     assert b'"theirs"' in kept and sha256_file(graph).encode() in kept
 
 
@@ -400,8 +435,7 @@ def test_timings_that_tensorrt_does_not_take_are_told_and_measured_again(
 ) -> None:
     if kept is None:
         kept = fake_tensorrt.TIMING_MAGIC + b'{"version": "10.9.0", "entries": ["x"]}'
-    identity = find_target().identity("", BuildOptions())
-    cache.add_timings(identity, kept, lambda a, b: a)
+    cache.add_timings(*find_target().measured_on, kept, lambda a, b: a)
     build(graph, BuildOptions(), cache)
     assert told.builds[0]["timings"] == []
     assert heard == [f"{cache.folder}: TensorRT does not take its timings; they are measured again"]
@@ -459,18 +493,25 @@ def test_ctrl_c_stops_a_build(
     assert not list(cache.folder.glob("*.timings"))
 
 
-def test_a_log_that_is_interrupted_remembers_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    from s4g.export.tensorrt_log import make_logger
-
-    log = BuildLog()
-
-    def interrupt(is_error: bool, message: str) -> None:
+@pytest.mark.parametrize("method", ["start", "reach", "finish"])
+def test_a_monitor_that_is_interrupted_stops_the_build(
+    monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    def interrupt(*_: Any) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(log, "hear", interrupt)
-    trt = fake_tensorrt.make()
-    make_logger(trt, log).log(trt.Logger.ERROR, "text")
-    assert log.interrupted
+    log, trt = TensorRtLog(), fake_tensorrt.make()
+    monitor = make_monitor(trt, log, lambda steps: None)
+    monkeypatch.setattr(BuildShare, "start" if method == "start" else "reach", interrupt)
+    if method == "start":
+        monitor.phase_start("whole", None, 2)
+        assert not monitor.step_complete("whole", 0)
+    elif method == "reach":
+        assert not monitor.step_complete("whole", 0)
+    else:
+        monitor.phase_finish("whole")
+    with pytest.raises(KeyboardInterrupt):
+        log.check()
 
 
 def test_phases_inside_a_step_take_that_steps_share() -> None:

@@ -184,10 +184,42 @@ def test_only_the_first_patches_come_back_to_be_judged(
     assert more > 0
 
 
-def test_an_engine_that_takes_frames_is_run_once_before_the_first(pack, engine_of_frames) -> None:
-    """Its kernel is compiled then, and not while the drone waits."""
+def test_an_engine_on_a_gpu_is_run_at_every_size_before_the_first_frame(
+    pack, engine_of_frames
+) -> None:
+    """Its kernel is compiled then and each size is recorded, and not while the drone waits."""
     Localiser(pack, engine_of_frames, Lens(60.0))
-    assert engine_of_frames.frames == [(5, False)]
+    assert engine_of_frames.frames == [(n, False) for n in range(1, 9) for _ in range(2)]
+    engine_of_frames.frames.clear()
+    Localiser(pack, engine_of_frames, Lens(60.0), max_patches=3)
+    assert [n for n, _ in engine_of_frames.frames] == [1, 1, 2, 2, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("backend", "sizes"),
+    [("onnxruntime cpu", [5]), ("onnxruntime cuda", [n for n in range(1, 9) for _ in range(2)])],
+)
+def test_an_engine_that_takes_no_frames_is_run_as_its_hardware_needs(
+    pack, toy_encoder, backend, sizes, monkeypatch
+) -> None:
+    engine = load_engine(toy_encoder, "cpu", 1)
+    seen: list[int] = []
+    monkeypatch.setattr(engine, "backend", backend)
+    monkeypatch.setattr(engine, "embed", lambda images: seen.append(len(images)))
+    Localiser(pack, engine, Lens(60.0))
+    assert seen == sizes
+
+
+def test_no_frame_asks_for_a_size_that_was_not_prepared(
+    pack, engine_of_frames, toy_flight, monkeypatch
+) -> None:
+    monkeypatch.setattr(locate, "SURE_MASS", 1.1)  # doubt remains: all patches are asked for
+    localiser = Localiser(pack, engine_of_frames, Lens(60.0))
+    prepared = {n for n, _ in engine_of_frames.frames}
+    engine_of_frames.frames.clear()
+    fly(pack, localiser, toy_flight)
+    asked = {n for n, _ in engine_of_frames.frames}
+    assert len(asked) > 1 and asked <= prepared
 
 
 def test_a_frame_that_shows_nothing_gives_no_fix_with_any_engine(pack, engine_of_frames) -> None:

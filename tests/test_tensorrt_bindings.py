@@ -125,9 +125,10 @@ def test_the_bindings_are_the_version_they_are_taken_for(bindings: Any) -> None:
 def test_the_files_that_speak_to_tensorrt_are_found() -> None:
     expected = {
         "core/plan.py",
+        "core/tensorrt_log.py",
         "core/tensorrt_network.py",
         "export/tensorrt.py",
-        "export/tensorrt_log.py",
+        "export/tensorrt_monitor.py",
         "export/tensorrt_target.py",
     }
     assert expected <= SPEAKING.keys()
@@ -169,13 +170,15 @@ sys.path.insert(0, sys.argv[1])
 import tensorrt_bindings as trt
 sys.modules["tensorrt"] = trt
 from pathlib import Path
+from types import SimpleNamespace
 from s4g.core import cuda
 from s4g.core.errors import S4GError
+from s4g.core.tensorrt_log import TensorRtLog, make_logger
 from s4g.export.tensorrt import build
-from s4g.export.tensorrt_log import BuildLog, make_logger, make_monitor
+from s4g.export.tensorrt_monitor import make_monitor
 from s4g.export.tensorrt_target import BuildOptions
 
-log, steps = BuildLog(), []
+log, steps = TensorRtLog(), []
 logger, monitor = make_logger(trt, log), make_monitor(trt, log, steps.append)
 assert isinstance(logger, trt.ILogger) and isinstance(monitor, trt.IProgressMonitor)
 logger.log(trt.ILogger.Severity.ERROR, "two\\nlines")
@@ -184,7 +187,8 @@ monitor.phase_start("whole", None, 4)
 assert monitor.step_complete("whole", 0)
 monitor.phase_finish("whole")
 print(log.last, steps)
-cuda.gpu_identity = lambda: ("Orin", "8.7")
+orin = SimpleNamespace(name="Orin", capability="8.7", multiprocessor_count=8)
+cuda.open_device = lambda: orin
 try:
     build(Path(sys.argv[2]), BuildOptions(), None)
 except S4GError as error:

@@ -8,7 +8,8 @@ from typing import Any
 
 from s4g.core.engine import load_engine
 from s4g.core.files import sha256_bytes
-from s4g.core.plan import PlanInfo, platform_name, write_plan
+from s4g.core.plan import PlanInfo, platform_name
+from s4g.core.plan_write import write_plan
 
 SIDE_PX = 64
 BATCH_MAX = 4
@@ -36,6 +37,7 @@ def build(
         "tensorrt": told.version,
         "gpu": device.name,
         "compute_capability": "{}.{}".format(*device.capability),
+        "multiprocessor_count": device.multiprocessors,
         "platform": platform_name(),
         "flags": {
             "optimisation_level": 3,

@@ -46,6 +46,13 @@ def cli() -> None:
 )
 @click.option("--pack", "pack_path", required=True, type=_PATH, help="Region pack of s4g-pack.")
 @click.option(
+    "--require-signature",
+    "signer",
+    type=_PATH,
+    metavar="KEY.pub",
+    help="Take only a pack that this key has signed (s4g-pack sign).",
+)
+@click.option(
     "--telemetry",
     metavar="CSV|exif",
     help="Attitude and height per frame: a CSV (docs/telemetry.md), or 'exif' for DJI photos; "
@@ -83,6 +90,7 @@ def run(
     truth: Path | None,
     out: Path | None,
     plot: Path | None,
+    signer: Path | None,
     level: float | None,
     realtime: bool,
     threads: int | None,
@@ -109,7 +117,7 @@ def run(
     with ExitStack() as stack:
         lens = _lens(hfov, intrinsics)
         known_truth = _truth(truth)
-        pack, engine = _pack_and_engine(stack, pack_path, encoder, device, threads)
+        pack, engine = _pack_and_engine(stack, pack_path, signer, encoder, device, threads)
         source = stack.enter_context(closing(_source(camera)))
         poses = _telemetry(telemetry, source)
         localiser = Localiser(pack, engine, lens, level)
@@ -155,7 +163,12 @@ def _source(camera: str) -> FrameSource:
 
 
 def _pack_and_engine(
-    stack: ExitStack, pack_path: Path, encoder: Path | None, device: str, threads: int | None
+    stack: ExitStack,
+    pack_path: Path,
+    signer: Path | None,
+    encoder: Path | None,
+    device: str,
+    threads: int | None,
 ) -> tuple[Pack, Engine]:
     from ..core.engine import load_engine
     from ..core.spec import check_same_encoder
@@ -166,6 +179,11 @@ def _pack_and_engine(
 
         cv2.setNumThreads(threads)
     pack = stack.enter_context(open_pack(pack_path))
+    if signer is not None:
+        from ..tilepacks.signature import check_signature, read_public_key
+
+        check_signature(pack.container, read_public_key(signer))
+    pack.verify()  # whatever is wrong with it is found on the ground
     engine = stack.enter_context(closing(load_engine(encoder, device, threads or 0)))
     check_same_encoder(str(pack_path), pack.spec, engine.name, engine.spec)
     return pack, engine

@@ -195,14 +195,13 @@ def toy_pack(tmp_path_factory: pytest.TempPathFactory, toy_encoder: Path, toy_so
     """A pack of the toy source by the toy encoder: tiles of 48 and 64 m, with imagery."""
     from s4g.core.engine import load_engine
     from s4g.core.sources import open_ground
-    from s4g.tilepacks.build import build_pack
+    from s4g.tilepacks.build import BuildOptions, build_pack
     from s4g.tilepacks.plan import plan_pack
-    from s4g.tilepacks.writer import write_pack
 
     ground, engine = open_ground(str(toy_source)), load_engine(toy_encoder, "cpu", 1)
     plan = plan_pack(ground, engine.spec, levels_m=(48.0, 64.0))
     path = tmp_path_factory.mktemp("pack") / "toy.s4gpack"
-    write_pack(path, build_pack(ground, engine, plan))
+    build_pack([ground], engine, plan, path, BuildOptions())
     ground.close()
     return path
 

@@ -75,7 +75,7 @@ def test_pack_is_built_told_and_verified(command: Command, tmp_path: Path) -> No
     assert command("--info", path)[1] == out
     code, out, err = command("verify", path)
     assert (code, err) == (0, "")
-    assert re.fullmatch(rf"{re.escape(str(path))}: whole, \d+ tiles\n", out)
+    assert re.fullmatch(rf"{re.escape(str(path))}: whole, \d+ tiles, not signed\n", out)
 
 
 def test_json_is_for_programs(command: Command, tmp_path: Path) -> None:
@@ -127,12 +127,14 @@ def test_the_engine_is_closed_whatever_happens(
 
 def test_dry_run_tells_tiles_and_bytes_and_writes_nothing(command: Command, tmp_path: Path) -> None:
     path = tmp_path / "p.s4gpack"
-    code, out, _ = command.build("--levels", "80", "--out", path, "--dry-run", "--json")
+    code, out, _ = command.build(
+        "--levels", "80", "--dims", "32", "--out", path, "--dry-run", "--json"
+    )
     planned = json.loads(out)
     assert (code, list(tmp_path.iterdir())) == (0, [])
     code, out, _ = command.build("--levels", "80", "--dry-run")
     assert code == 0 and out.endswith("; nothing was written\n")
-    command.build("--levels", "80", "--out", path, "--no-imagery")
+    command.build("--levels", "80", "--out", path, "--no-overview", "--dims", "32")
     built = json.loads(command("info", path, "--json")[1])
     assert planned["levels"][0]["tiles"] >= built["levels"][0]["tiles"] > 0
     assert planned["levels"][0]["bytes"] == pytest.approx(built["levels"][0]["bytes"], rel=0.2)
@@ -308,7 +310,9 @@ def test_full_disk_is_one_line_exit_code_1_and_leaves_nothing(
     )
     assert run.returncode == 1, run.stderr
     error = run.stderr.splitlines()[-1]
-    assert error.startswith(f"error: {path}: cannot write (File too large); free some space")
+    assert error.startswith(
+        f"error: {tmp_path}/.p.s4gpack.work: cannot write (File too large); free some space"
+    )
     assert "Traceback" not in run.stderr
     assert list(tmp_path.iterdir()) == []
 

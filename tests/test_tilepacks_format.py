@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s4g.core.errors import InputError, IntegrityError
-from s4g.tilepacks.format import HEADER_BYTES, MAGIC, encode_container, read_container
+from s4g.tilepacks.format import (
+    HEADER_BYTES,
+    MAGIC,
+    SEAL_BYTES,
+    Container,
+    Seal,
+    encode_container,
+    open_container,
+)
 
 SECTIONS = {"first": b"abc" * 30, "empty": b"", "last": bytes(range(200))}
 DATA = b"".join(encode_container({"hello": [1, 2.5, "ä"]}, SECTIONS))
@@ -24,6 +32,17 @@ def _write(folder: Path, data: bytes) -> Path:
     return path
 
 
+def read_container(path: Path) -> Container:
+    """Open a file and verify all of it."""
+    container = open_container(path)
+    container.verify()
+    return container
+
+
+def _sections(container: Container) -> dict[str, bytes]:
+    return {name: bytes(container.section(name)) for name in container.names}
+
+
 def _sealed(data: bytes) -> bytes:
     """Return the file with the header's hash made right again, as an attacker would."""
     head = data[: HEADER_BYTES - 32]
@@ -34,7 +53,7 @@ def _with_manifest(text: bytes, tail: bytes = b"") -> bytes:
     """Return a file with any manifest, hashes right, total length right."""
     total = HEADER_BYTES + len(text) + len(tail)
     head = struct.pack(
-        "<8sHHIQQQ32s24x", MAGIC, 1, 0, 0, total, HEADER_BYTES, len(text),
+        "<8sHHIQQQ32s24x", MAGIC, 2, 0, 0, total, HEADER_BYTES, len(text),
         hashlib.sha256(text).digest(),
     )  # fmt: skip
     return head + hashlib.sha256(head).digest() + text + tail
@@ -43,7 +62,7 @@ def _with_manifest(text: bytes, tail: bytes = b"") -> bytes:
 def test_container_survives_the_round_trip(tmp_path: Path) -> None:
     container = read_container(_write(tmp_path, DATA))
     assert container.manifest == {"hello": [1, 2.5, "ä"]}
-    assert container.sections == SECTIONS
+    assert _sections(container) == SECTIONS
 
 
 def test_sections_start_at_multiples_of_64(tmp_path: Path) -> None:
@@ -54,7 +73,7 @@ def test_offsets_are_those_of_the_specification() -> None:
     magic, major, minor, flags, total, offset, length, digest = struct.unpack_from(
         "<8sHHIQQQ32s", DATA
     )
-    assert (magic, major, minor, flags) == (b"\x89S4GP\r\n\x1a", 1, 0, 0)
+    assert (magic, major, minor, flags) == (b"\x89S4GP\r\n\x1a", 2, 0, 0)
     assert (total, offset) == (len(DATA), 128)
     assert digest == hashlib.sha256(DATA[128 : 128 + length]).digest()
     assert DATA[96:128] == hashlib.sha256(DATA[:96]).digest()
@@ -119,17 +138,48 @@ def test_damaged_file_is_refused_with_its_reason(tmp_path: Path, data: bytes, me
 
 
 def test_file_of_a_later_major_version_is_refused(tmp_path: Path) -> None:
-    path = _write(tmp_path, _sealed(DATA[:8] + b"\2\0" + DATA[10:]))
+    path = _write(tmp_path, _sealed(DATA[:8] + b"\3\0" + DATA[10:]))
+    with pytest.raises(InputError) as error:
+        read_container(path)
+    assert str(error.value) == (f"{path}: pack format 3.0, this program reads 2.x; update s4g")
+
+
+def test_file_of_an_earlier_major_version_is_refused(tmp_path: Path) -> None:
+    path = _write(tmp_path, _sealed(DATA[:8] + b"\1\0" + DATA[10:]))
     with pytest.raises(InputError) as error:
         read_container(path)
     assert str(error.value) == (
-        f"{path}: pack format 2.0, this program reads 1.x; update s4g or rebuild the pack"
+        f"{path}: pack format 1.0, this program reads 2.x; rebuild the pack with s4g-pack"
     )
+
+
+def test_a_section_is_verified_when_it_is_used(tmp_path: Path) -> None:
+    container = open_container(_write(tmp_path, DATA[:-1] + b"?"))
+    assert bytes(container.section("first")) == SECTIONS["first"]
+    with pytest.raises(IntegrityError, match="section last does not match its SHA-256"):
+        container.section("last")
+
+
+def test_a_missing_section_is_refused(tmp_path: Path) -> None:
+    container = open_container(_write(tmp_path, DATA))
+    assert container.length("other") == 0
+    with pytest.raises(IntegrityError, match="section other is missing"):
+        container.section("other")
+
+
+def test_a_signature_may_follow_and_nothing_else(tmp_path: Path) -> None:
+    seal = Seal(bytes(range(32)), bytes(range(64)))
+    container = read_container(_write(tmp_path, DATA + seal.encode()))
+    assert container.seal == seal
+    assert read_container(_write(tmp_path, DATA)).seal is None
+    for tail in (bytes(SEAL_BYTES), seal.encode()[:-1], seal.encode() + b"."):
+        with pytest.raises(IntegrityError, match="damaged or altered"):
+            read_container(_write(tmp_path, DATA + tail))
 
 
 def test_file_of_a_later_minor_version_is_read(tmp_path: Path) -> None:
     path = _write(tmp_path, _sealed(DATA[:10] + b"\7\0" + DATA[12:]))
-    assert read_container(path).sections == SECTIONS
+    assert _sections(read_container(path)) == SECTIONS
 
 
 def test_missing_file_is_refused(tmp_path: Path) -> None:
@@ -153,8 +203,8 @@ def test_folder_is_refused(tmp_path: Path) -> None:
         (b"[" * 100_000, "the manifest is not JSON"),
         (b'{"a":NaN}', "the manifest is not JSON"),
         (b"[]", "the manifest is not a JSON object"),
-        (b"{}", "the manifest has no section table"),
-        (b'{"sections":[]}', "the manifest has no section table"),
+        (b"{}", "the manifest has no section table that can be"),
+        (b'{"sections":[]}', "the manifest has no section table that can be"),
         (b'{"sections":[1]}', "an entry of the section table is incomplete"),
         (b'{"sections":[{"name":"a"}]}', "an entry of the section table is incomplete"),
     ],
@@ -176,7 +226,7 @@ def test_malicious_manifest_is_refused(tmp_path: Path, text: bytes, reason: str)
         ({"name": 3}, "an entry of the section table holds values out of range"),
         ({"offset": 64}, "section a is not where it can be"),
         ({"length": 65}, "section a is not where it can be"),
-        ({"length": 63}, "section a does not match its SHA-256"),
+        ({"length": 63}, "there are bytes after the last section"),
         ({"sha256": "00"}, "section a does not match its SHA-256"),
     ],
 )

@@ -9,9 +9,16 @@ import pytest
 from s4g.core.errors import InputError
 from s4g.core.geo import BBox, LocalFrame
 from s4g.core.spec import EncoderSpec
-from s4g.tilepacks.manifest import LevelRecord, Manifest, OverviewRecord
+from s4g.tilepacks.manifest import (
+    LayerRecord,
+    LevelRecord,
+    Manifest,
+    OverviewRecord,
+    ProjectionRecord,
+)
 from s4g.tilepacks.tiling import Lattice
 from s4g.tilepacks.tuning import EXACT, SearchPlan
+from s4g.tilepacks.variants import Variant
 
 SPEC = EncoderSpec(
     "00" * 32, "toy", 64, (0.5,) * 3, (0.25,) * 3, 8, (8,), 0.3, 3.0, True, 0.1
@@ -19,16 +26,19 @@ SPEC = EncoderSpec(
 MANIFEST = Manifest(
     tool="s4g 0.1.0",
     spec=SPEC,
-    source="field.tif",
-    source_gsd_m=0.5,
-    attribution="nobody, 2020",
+    layers=(
+        LayerRecord("field.tif", 0.5, "nobody, 2020", "2020-08-31"),
+        LayerRecord("older.tif", 1.0, "", ""),
+    ),
+    variants=(Variant(0, 0.0), Variant(1, 180.0)),
+    projection=ProjectionRecord(6, "matrix", {"full": 0.9, "6": 0.895}),
     bounds=BBox(8.0, 47.0, 8.1, 47.1),
     frame=LocalFrame(47.05, 8.05),
     min_valid=0.6,
     levels=(
         LevelRecord(Lattice(80.0, 64, 16, -1.5, 2.5, 100, 50), 4000, 3990,
-                    SearchPlan("graph", 64, 0.995, 0.97)),
-        LevelRecord(Lattice(160.0, 64, 16, -1.5, 2.5, 5, 5), 25, 25, EXACT),
+                    SearchPlan("graph", 4, 64, 0.995, 0.97), 0.97),
+        LevelRecord(Lattice(160.0, 64, 16, -1.5, 2.5, 5, 5), 25, 25, EXACT, 1.0),
     ),
     overview=OverviewRecord(-100.0, 100.0, 0.5, 400, 400),
 )  # fmt: skip
@@ -59,11 +69,11 @@ def test_pack_without_a_picture_is_read() -> None:
     ("path", "value", "message"),
     [
         ("tool", 1, "its manifest entry tool is missing or of a wrong type"),
-        ("levels", [], "its manifest has no levels"),
+        ("levels", [], "its manifest has 0 levels"),
         ("levels", [1], "its manifest entry levels.0 is no object"),
         ("levels.0.count", None, "its manifest entry levels.0.count is missing or of a wrong type"),
         ("levels.0.count", True, "its manifest entry levels.0.count is missing or of a wrong type"),
-        ("levels.0.count", 5001, "its manifest entry levels.0.count is out of range"),
+        ("levels.0.count", 2**32, "its manifest entry levels.0.count is out of range"),
         ("levels.0.count", 0, "its manifest entry levels.0.count is out of range"),
         ("levels.0.vectors", 4001, "its manifest entry levels.0.vectors is out of range"),
         ("levels.1.lattice.rows", 0, "its manifest entry levels.1.lattice.rows is out of range"),
@@ -72,7 +82,13 @@ def test_pack_without_a_picture_is_read() -> None:
         ("bounds.west", 8.2, "bbox 8.2,47,8.1,47.1: west 8.2 must be less than east 8.1; the order "
          "is W,S,E,N"),
         ("frame.lat_deg", 91, "its manifest entry frame.lat_deg is 91, out of range"),
-        ("source.gsd_m", 1e999, "its manifest entry source.gsd_m is inf, out of range"),
+        ("layers.0.gsd_m", 1e999, "its manifest entry layers.0.gsd_m is inf, out of range"),
+        ("layers", [1], "its manifest entry layers.0 is no object"),
+        ("variants", [], "its manifest has 0 variants"),
+        ("variants.1.layer", 2, "its manifest entry variants.1.layer is out of range"),
+        ("projection.kind", "magic", "its projection 'magic' is unknown"),
+        ("projection.dims", 9, "its manifest entry projection.dims is out of range"),
+        ("levels.0.found", 1.1, "its manifest entry levels.0.found is 1.1, out of range"),
         ("overview", "x", "its manifest entry overview is missing or of a wrong type"),
         ("overview.width_px", 0, "its manifest entry overview.width_px is out of range"),
         ("overview.gsd_m", 0, "its manifest entry overview.gsd_m is 0, out of range"),

@@ -1,96 +1,141 @@
 from __future__ import annotations
 
 import dataclasses
+import runpy
+import threading
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s4g.tilepacks.graph import assemble, build_graph
-from s4g.tilepacks.quantise import dequantise, quantise
+from s4g.tilepacks.graph import assemble
+from s4g.tilepacks.quantise import dequantise, inverse_lengths
+from s4g.tilepacks.scan import scan
 from s4g.tilepacks.search import LevelSearch
 
-
-def _unit(count: int, dim: int, seed: int) -> np.ndarray:
-    vectors = np.random.default_rng(seed).standard_normal((count, dim))
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+toy = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("toy_vectors.py"))))
 
 
 def _level(count: int, dim: int = 16, graph: bool = False) -> LevelSearch:
-    codes, scales = quantise(_unit(count, dim, seed=count))
-    index = None
-    if graph:
-        vectors = dequantise(codes, scales)
-        index = assemble(build_graph(vectors), vectors)
-    return LevelSearch(codes, scales, graph=index, ef=64)
+    codes = toy.codes_of(count, dim, seed=count)
+    index = assemble(toy.graph_of(codes), codes, dim) if graph else None
+    return toy.level_of(codes, graph=index, ef=64)
 
 
 @given(st.integers(1, 300), st.integers(1, 12), st.integers(1, 5))
 def test_scan_is_the_brute_force_answer(count: int, k: int, queries: int) -> None:
-    level, asked = _level(count), _unit(queries, 16, seed=1)
+    level, asked = _level(count), toy.unit(queries, 16, seed=1)
     ids, scores = level.search(asked, k)
-    truth = asked @ dequantise(level.codes, level.scales).T
+    truth = asked @ dequantise(level.codes).T
     assert ids.shape == scores.shape == (queries, min(k, count))
     assert (ids.dtype, scores.dtype) == (np.int64, np.float32)
     best = -np.sort(-truth, axis=1)[:, : min(k, count)]
-    np.testing.assert_allclose(scores, best, atol=1e-5)
-    np.testing.assert_allclose(np.take_along_axis(truth, ids, axis=1), scores, atol=1e-5)
+    np.testing.assert_allclose(scores, best, atol=3e-5)
+    np.testing.assert_allclose(np.take_along_axis(truth, ids, axis=1), scores, atol=3e-5)
 
 
 def test_scan_of_more_than_one_block_finds_vectors_of_all_blocks() -> None:
-    level = _level(20_000, dim=4)
-    places = [0, 8191, 8192, 19_999]
-    queries = dequantise(level.codes[places], level.scales[places])
+    level = _level(70_000, dim=4)
+    places = [0, 65_535, 65_536, 69_999]
+    queries = dequantise(level.codes[places])
     scores = level.search(queries, 1)[1]
-    truth = (queries @ dequantise(level.codes, level.scales).T).max(axis=1)
-    np.testing.assert_allclose(scores[:, 0], truth, atol=1e-6)
+    truth = (queries @ dequantise(level.codes).T).max(axis=1)
+    np.testing.assert_allclose(scores[:, 0], truth, atol=3e-5)
 
 
 def test_graph_finds_what_the_scan_finds() -> None:
     level = _level(3000, graph=True)
-    queries = _unit(100, 16, seed=2)
+    queries = toy.unit(100, 16, seed=2)
     ids, scores = level.search(queries, 5)
     truth, best = level.scan(queries, 5)
     assert (ids[:, 0] == truth[:, 0]).mean() > 0.95
     same = ids == truth
-    np.testing.assert_allclose(scores[same], best[same], atol=1e-5)
+    np.testing.assert_allclose(scores[same], best[same], atol=3e-5)
     assert (np.diff(scores, axis=1) <= 0).all()
 
 
 def test_more_tiles_than_there_are_is_clipped() -> None:
     for level in (_level(7), _level(40, graph=True)):
-        ids, _ = level.search(_unit(1, 16, seed=3), 1000)
+        ids, _ = level.search(toy.unit(1, 16, seed=3), 1000)
         assert sorted(ids[0]) == list(range(level.tiles))
 
 
 def test_graph_that_cannot_reach_enough_nodes_gives_way_to_the_scan() -> None:
-    codes, scales = quantise(_unit(100, 16, seed=4))
-    vectors = dequantise(codes, scales)
-    whole = build_graph(vectors)
+    codes = toy.codes_of(300, seed=4)
+    whole = toy.graph_of(codes)
     # No links at all: a search sees the entry node and nothing else.
     cut = dataclasses.replace(
         whole, degrees=np.zeros_like(whole.degrees), links=np.empty(0, np.uint32)
     )
-    level = LevelSearch(codes, scales, graph=assemble(cut, vectors), ef=16)
-    queries = _unit(3, 16, seed=5)
+    level = toy.level_of(codes, graph=assemble(cut, codes, 16), ef=16)
+    queries = toy.unit(3, 16, seed=5)
     assert (level.search(queries, 4)[0] == level.scan(queries, 4)[0]).all()
 
 
 def test_tiles_that_share_a_vector_are_all_found() -> None:
-    codes, scales = quantise(_unit(3, 16, seed=6))
+    codes = toy.codes_of(3, seed=6)
     shared = np.array([0, 1, 1, 2, 1, 0], np.uint32)
-    level = LevelSearch(codes, scales, shared)
-    query = dequantise(codes[1:2], scales[1:2])
+    level = toy.level_of(codes, vector_of_tile=shared)
+    query = dequantise(codes[1:2])
     ids, scores = level.search(query, 4)
     assert ids[0, :3].tolist() == [1, 2, 4]
-    assert scores[0, :3] == pytest.approx([1.0, 1.0, 1.0], abs=1e-6)
+    assert scores[0, :3] == pytest.approx([1.0, 1.0, 1.0], abs=3e-5)
     ids, _ = level.search(query, 99)
     assert sorted(ids[0]) == [0, 1, 2, 3, 4, 5]
 
 
 def test_equal_scores_come_in_the_order_of_the_tiles() -> None:
-    codes, scales = np.full((50, 4), 127, np.int8), np.full(50, 1 / 254, np.float32)
+    codes = np.full((50, 4), 127, np.int8)
     codes[30], query = -127, np.full((1, 4), 0.5, np.float32)
-    ids, _ = LevelSearch(codes, scales).search(query, 50)
+    ids, _ = toy.level_of(codes).search(query, 50)
     assert ids[0].tolist() == [*range(30), *range(31, 50), 30]
+
+
+@given(st.integers(1, 200), st.integers(1, 4), st.sampled_from([1, 7, 64, 200]), st.integers(0, 99))
+def test_cosines_of_a_scan_are_those_of_float_arithmetic(
+    count: int, queries: int, dim: int, seed: int
+) -> None:
+    codes, asked = toy.codes_of(count, dim, seed), toy.unit(queries, dim, seed + 1)
+    found = scan(asked, codes, inverse_lengths(codes))
+    wanted = asked.astype(float) @ dequantise(codes).astype(float).T
+    np.testing.assert_allclose(found, wanted, atol=2e-5)
+
+
+def test_some_tiles_are_compared_as_all_of_them() -> None:
+    codes = toy.codes_of(40, seed=6)
+    shared = np.arange(80, dtype=np.uint32) // 2
+    level = toy.level_of(codes, vector_of_tile=shared)
+    queries, tiles = toy.unit(3, 16, seed=7), np.array([3, 4, 77])
+    wanted = queries @ dequantise(codes)[shared[tiles]].T
+    np.testing.assert_allclose(level.scores(queries, tiles), wanted, atol=2e-5)
+
+
+def test_hits_of_leading_dimensions_are_ranked_in_all_of_them() -> None:
+    codes = toy.codes_of(3000, 32, seed=8)
+    level = toy.level_of(codes, graph=assemble(toy.graph_of(codes[:, :16]), codes, 16), ef=256)
+    queries = dequantise(codes[:100])
+    ids, scores = level.search(queries, 3)
+    assert (ids[:, 0] == np.arange(100)).mean() > 0.97
+    wanted = np.take_along_axis(queries @ dequantise(codes).T, ids, axis=1)
+    np.testing.assert_allclose(scores, wanted, atol=1e-5)
+
+
+def test_several_threads_find_what_one_finds() -> None:
+    level, queries = _level(3000, graph=True), toy.unit(64, 16, seed=9)
+    wanted = {k: level.search(queries, k)[0] for k in (1, 5, 20)}
+    wrong: list[int] = []
+
+    def ask(k: int) -> None:
+        for _ in range(20):
+            if not np.array_equal(level.search(queries, k)[0], wanted[k]):
+                wrong.append(k)
+
+    threads = [threading.Thread(target=ask, args=(k,)) for k in wanted]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong

@@ -94,7 +94,7 @@ def test_tiles_beyond_the_edge_of_a_box_in_degrees_are_left_out() -> None:
     region = frame.wgs84_bounds(-60_000, -60_000, 60_000, 60_000)
     lattice = lattice_over(frame.local_bounds(region), 1000.0, 64, 1.0)
     assert lattice is not None
-    inside = cells_inside(lattice, frame, region)
+    inside = cells_inside(lattice, frame, region, range(lattice.rows), range(lattice.columns))
     assert inside[inside.shape[0] // 2, inside.shape[1] // 2]
     assert inside[-1].sum() > inside[0].sum() > 0
     east, north = (v.reshape(inside.shape)[inside] for v in lattice.centers_m(_cells(lattice)))
@@ -110,4 +110,4 @@ def test_tile_that_fills_its_region_counts_as_inside() -> None:
     region = frame.wgs84_bounds(-40, -40, 40, 40)
     lattice = lattice_over(frame.local_bounds(region), 80.0, 64, 0.25)
     assert lattice is not None and lattice.count == 1
-    assert cells_inside(lattice, frame, region).all()
+    assert cells_inside(lattice, frame, region, range(lattice.rows), range(lattice.columns)).all()

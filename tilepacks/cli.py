@@ -20,6 +20,8 @@ from ..core.console import (
 )
 from ..core.devices import DEVICES
 from ..core.errors import InputError
+from .cli_source import SourceOptions, source_options
+from .cli_tools import ambiguity, keygen, preview, sign, verify
 
 _MAIN_HELP = """Build a region pack: imagery in, one searchable file out.
 
@@ -41,7 +43,14 @@ def cli() -> None:
 @cli.main_job
 @click.command(cls=MainCommand, help=_MAIN_HELP)
 @click.option("--bbox", metavar="W,S,E,N", help="Region, WGS84 degrees.  [default: the source's]")
-@click.option("--source", help="GeoTIFF or other georeferenced raster, or landscape[:key=value,…].")
+@click.option("--area", type=_FILE, help="Pack the polygons of a GeoJSON file instead of a box.")
+@click.option(
+    "--route",
+    type=_FILE,
+    help="Pack a corridor along a route instead: GPX, GeoJSON, .waypoints or .plan.",
+)
+@click.option("--width", help="Width of the corridor, for example 800m or 2km.")
+@source_options
 @click.option("--out", type=_FILE, help="The pack to write (.s4gpack).")
 @click.option(
     "--levels", metavar="M,M,…", help="Tile footprints, metres.  [default: chosen and told]"
@@ -69,7 +78,20 @@ def cli() -> None:
     help="Least share of a tile that must be imagery, 0 to 1.",
 )
 @click.option(
-    "--imagery/--no-imagery",
+    "--headings",
+    type=click.IntRange(1, 36),
+    default=1,
+    show_default=True,
+    help="Embed each tile at so many headings, for drones that do not know theirs.",
+)
+@click.option(
+    "--dims",
+    type=int,
+    help="Length of a tile's vector.  [default: the shortest that loses nothing]",
+)
+@click.option("--compact", is_flag=True, help="The smallest pack: vectors of 64 bytes.")
+@click.option(
+    "--overview/--no-overview",
     default=True,
     show_default=True,
     help="Carry a picture of the region (at most 2048 px) for plots and maps.",
@@ -77,6 +99,14 @@ def cli() -> None:
 @click.option(
     "--threads", type=click.IntRange(0), default=0, help="CPU threads; 0: as many as fit."
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=2,
+    show_default=True,
+    help="Threads that read imagery while the encoder works.",
+)
+@click.option("--restart", is_flag=True, help="Throw away what an interrupted build has done.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing pack.")
 @click.option("--dry-run", is_flag=True, help="Tell tiles and bytes, write nothing.")
 @click.option("--info", type=_FILE, metavar="PACK", help="Tell what a pack holds, build nothing.")
@@ -84,15 +114,31 @@ def cli() -> None:
 @debug_option
 def build(
     bbox: str | None,
+    area: Path | None,
+    route: Path | None,
+    width: str | None,
     source: str | None,
+    also: tuple[str, ...],
+    attribution: str,
+    zoom: str | None,
+    rate: float,
+    retries: int,
+    contact: str,
+    cache: Path | None,
+    permission: bool,
     out: Path | None,
     levels: str | None,
     stride: float,
     encoder: Path | None,
     device: str,
     min_valid: float,
-    imagery: bool,
+    headings: int,
+    dims: int | None,
+    compact: bool,
+    overview: bool,
     threads: int,
+    workers: int,
+    restart: bool,
     overwrite: bool,
     dry_run: bool,
     info: Path | None,
@@ -110,30 +156,55 @@ def build(
     _check_share("--min-valid", min_valid, 0.0)
     box = None if bbox is None else _bbox(bbox)
     footprints = None if levels is None else _levels(levels)
+    if sum(given is not None for given in (bbox, area, route)) > 1:
+        raise click.UsageError("--bbox, --area and --route: give one of them.")
+    if (route is None) != (width is None):
+        raise click.UsageError("--route and --width go together.")
 
     from ..core.engine import describe, load_engine
     from ..core.files import check_output
-    from ..core.sources import open_ground
-    from .build import build_pack
+    from .area import read_area, read_route
+    from .build import BuildOptions, build_pack
+    from .dims import COMPACT_DIMS, check_dims
     from .info import plan_info, plan_text
     from .plan import plan_pack
-    from .writer import write_pack
+    from .variants import make_variants
 
     if out is not None and not dry_run:
         check_output(out, overwrite)
+    if compact and dims is not None:
+        raise click.UsageError("--compact chooses --dims itself; give one of them.")
     with ExitStack() as stack:
-        ground = stack.enter_context(closing(open_ground(source)))
+        ground = None
+        if area is not None:
+            ground = read_area(area)
+        elif route is not None:
+            ground = read_route(route, _metres(width or ""))
+        bounds = box if ground is None else ground.bounds
+        opening = SourceOptions(
+            attribution, zoom, rate, retries, contact, cache, permission, bounds
+        )
+        layers = [stack.enter_context(closing(opening.open(name))) for name in (source, *also)]
         engine = stack.enter_context(closing(load_engine(encoder, device, threads)))
-        plan = plan_pack(ground, engine.spec, box, footprints, stride)
+        wanted = min(COMPACT_DIMS, engine.spec.embedding_dim) if compact else dims
+        check_dims(wanted, engine.spec)
+        plan = plan_pack(layers[0], engine.spec, box, footprints, stride, ground)
         for note in plan.notes:
             say(f"note: {note}")
         if out is None or dry_run:
-            told = plan_info(plan, engine.spec, ground.gsd_m, imagery)
+            variants = len(make_variants(len(layers), headings))
+            told = plan_info(plan, engine.spec, layers[0].gsd_m, overview, wanted, variants)
             click.echo(json.dumps(told, indent=2) if as_json else plan_text(told))
             return
         say(f"encoder: {describe(engine)}")
-        content = build_pack(ground, engine, plan, min_valid, imagery, progress)
-    write_pack(out, content, overwrite)
+        options = BuildOptions(
+            min_valid=min_valid,
+            overview=overview,
+            dims=wanted,
+            headings=headings,
+            workers=workers,
+        )
+        build_pack(layers, engine, plan, out, options, progress, overwrite, restart)
     _show_pack(out, as_json)
 
 
@@ -149,27 +220,12 @@ def info_command(pack: Path, as_json: bool) -> None:
     _show_pack(pack, as_json)
 
 
-@cli.command("verify")
-@click.argument("pack", type=_FILE)
-@debug_option
-def verify_command(pack: Path) -> None:
-    """Check every byte and every value of a pack; exit code 2 if it is damaged.
-
-    Example: s4g-pack verify region.s4gpack
-    """
-    from .reader import open_pack
-
-    with open_pack(pack) as opened:
-        opened.overview()
-        tiles = sum(level.count for level in opened.levels)
-    click.echo(f"{pack}: whole, {tiles} tiles")
-
-
 def _show_pack(path: Path, as_json: bool) -> None:
     from .info import pack_info, pack_text
     from .reader import open_pack
 
     with open_pack(path) as pack:
+        pack.container.verify()
         told: dict[str, Any] = pack_info(pack)
     click.echo(json.dumps(told, indent=2) if as_json else pack_text(told))
 
@@ -191,9 +247,24 @@ def _levels(text: str) -> tuple[float, ...]:
     return check_levels(parse_numbers(text, text.count(",") + 1, "--levels", meaning), "--levels")
 
 
+def _metres(text: str) -> float:
+    """Return a length with its unit, `800m` or `2km`, in metres."""
+    for suffix, factor in (("km", 1000.0), ("m", 1.0)):
+        if text.endswith(suffix):
+            try:
+                return factor * float(text[: -len(suffix)])
+            except ValueError:
+                break
+    raise InputError(f"--width {text}: expected a length with its unit, for example 800m or 2km")
+
+
 def _check_share(option: str, value: float, least: float) -> None:
     if not least <= value <= 1:
         raise InputError(f"{option} {value:g}: expected a share between {least:g} and 1")
+
+
+for _command in (verify, keygen, sign, preview, ambiguity):
+    cli.add_command(_command)
 
 
 def main() -> None:

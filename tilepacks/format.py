@@ -1,40 +1,148 @@
 """The container: a fixed header, a JSON manifest, sections; a SHA-256 over every byte.
 
-Byte by byte in docs/pack-format.md. Nothing here knows what the sections mean.
+Byte by byte in docs/pack-format.md. Nothing here knows what the sections mean. A file is mapped,
+not read: header and manifest are verified when it is opened, a section when it is first used.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import struct
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ..core.errors import InputError, IntegrityError
 
 # Like PNG's: a byte above 127, the name, and line ends that a transfer as text would change.
 MAGIC = b"\x89S4GP\r\n\x1a"
-MAJOR, MINOR = 1, 0
+MAJOR, MINOR = 2, 0
 # Magic, major, minor, flags, file length, manifest offset and length, SHA-256 of the manifest,
 # 24 bytes reserved; then the SHA-256 of all that.
 _HEADER = struct.Struct("<8sHHIQQQ32s24x")
 HEADER_BYTES = _HEADER.size + 32
+# What may follow the last section: magic, public key, signature (signature.py).
+SEAL_MAGIC = b"S4GSIG\r\n"
+_SEAL = struct.Struct("<8s32s64s")
+SEAL_BYTES = _SEAL.size
 _ALIGN = 64
 _MAX_MANIFEST_BYTES = 16 << 20
+MAX_SECTIONS = 4096
+_MAX_NAME = 64
+
+Buffer = bytes | memoryview
 
 
 @dataclass(frozen=True)
+class Seal:
+    """A signature as the file carries it: who signed is not known before it is checked.
+
+    Attributes:
+        public_key: Ed25519, 32 bytes.
+        signature: 64 bytes, over the header and with it over every byte of the content.
+    """
+
+    public_key: bytes
+    signature: bytes
+
+    def encode(self) -> bytes:
+        """Return the bytes that follow the last section."""
+        return _SEAL.pack(SEAL_MAGIC, self.public_key, self.signature)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    start: int  # from the file's first byte
+    length: int
+    sha256: str
+
+
 class Container:
-    """A verified file: its manifest (still unparsed values) and the bytes of its sections."""
+    """An open file; close it when none of its sections is used any more.
 
-    manifest: dict[str, Any]
-    sections: dict[str, bytes]
+    Attributes:
+        path: the file.
+        head: its header, 128 bytes.
+        manifest: its values, verified but not interpreted.
+        seal: the signature it carries, unchecked, or None.
+    """
+
+    def __init__(self, path: Path, data: Buffer) -> None:
+        """See `open_container`."""
+        self.path = path
+        self._view = memoryview(data)
+        self._lock = threading.Lock()
+        self._verified: set[str] = set()
+        self.head, self.manifest, self._entries, self.seal = _parse(path, self._view)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The sections' names, in file order."""
+        return tuple(self._entries)
+
+    def length(self, name: str) -> int:
+        """Return how many bytes a section has; 0 for one that is not there."""
+        entry = self._entries.get(name)
+        return 0 if entry is None else entry.length
+
+    def section(self, name: str) -> memoryview:
+        """Return a section's bytes, not copied, verified when they are asked for first.
+
+        Raises:
+            IntegrityError: it is missing, or does not match its SHA-256.
+        """
+        entry = self._entries.get(name)
+        if entry is None:
+            raise damaged(self.path, f"section {name} is missing")
+        view = self._view[entry.start : entry.start + entry.length]
+        with self._lock:
+            if name not in self._verified:
+                if hashlib.sha256(view).hexdigest() != entry.sha256:
+                    raise damaged(self.path, f"section {name} does not match its SHA-256")
+                self._verified.add(name)
+        return view
+
+    def verify(self) -> None:
+        """Verify every section, known or not.
+
+        Raises:
+            IntegrityError: one does not match its SHA-256.
+        """
+        for name in self.names:
+            self.section(name)
+
+    def close(self) -> None:
+        """Let go of the file; views of its sections keep it open until they are gone."""
+        self._view.release()
+        self._entries = {}
 
 
-def encode_container(manifest: Mapping[str, Any], sections: Mapping[str, bytes]) -> Iterator[bytes]:
+def open_container(path: Path) -> Container:
+    """Map a file, and verify its header, its manifest and where its sections lie.
+
+    Raises:
+        InputError: there is no such file, it cannot be read, or its format is too new.
+        IntegrityError: it is no pack, or its head is damaged, cut short or altered.
+    """
+    try:
+        with path.open("rb") as file:
+            if not (head := file.read(len(MAGIC))):
+                raise IntegrityError(f"{path}: the file is empty; build it again with s4g-pack")
+            if head != MAGIC[: len(head)]:
+                raise _foreign(path, head)
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    return Container(path, memoryview(data))
+
+
+def encode_container(
+    manifest: Mapping[str, Any], sections: Mapping[str, Buffer]
+) -> Iterator[Buffer]:
     """Yield the file's bytes in order; `manifest` gains the section table under `sections`.
 
     There must be at least one section. The same values give the same bytes.
@@ -66,20 +174,6 @@ def encode_container(manifest: Mapping[str, Any], sections: Mapping[str, bytes])
         written = base + start + len(data)
 
 
-def read_container(path: Path) -> Container:
-    """Read a file and verify every byte of it before anything is parsed.
-
-    Raises:
-        InputError: there is no such file, it cannot be read, or its format is too new.
-        IntegrityError: it is no pack, or it is damaged, cut short or altered.
-    """
-    try:
-        with path.open("rb") as file:
-            return _read(path, file, path.stat().st_size)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-
-
 def damaged(path: Path, reason: str) -> IntegrityError:
     """Return the error of a file that is not what its header promises."""
     return IntegrityError(
@@ -88,14 +182,18 @@ def damaged(path: Path, reason: str) -> IntegrityError:
     )
 
 
-def _read(path: Path, file: BinaryIO, size: int) -> Container:
-    head = file.read(HEADER_BYTES)
-    if not head:
-        raise IntegrityError(f"{path}: the file is empty; build it again with s4g-pack")
+def _foreign(path: Path, head: bytes) -> IntegrityError:
+    return IntegrityError(
+        f"{path}: not a pack of s4g (it starts with {head[:8]!r}); give a .s4gpack file"
+    )
+
+
+def _parse(
+    path: Path, view: memoryview
+) -> tuple[bytes, dict[str, Any], dict[str, _Entry], Seal | None]:
+    head = bytes(view[:HEADER_BYTES])
     if head[: len(MAGIC)] != MAGIC[: len(head)]:
-        raise IntegrityError(
-            f"{path}: not a pack of s4g (it starts with {head[:8]!r}); give a .s4gpack file"
-        )
+        raise _foreign(path, head)
     if len(head) < HEADER_BYTES:
         raise damaged(path, f"it ends after {len(head)} bytes, within the header")
     if hashlib.sha256(head[: _HEADER.size]).digest() != head[_HEADER.size :]:
@@ -103,21 +201,31 @@ def _read(path: Path, file: BinaryIO, size: int) -> Container:
     _, major, minor, flags, total, offset, length, digest = _HEADER.unpack_from(head)
     if major != MAJOR:
         raise InputError(
-            f"{path}: pack format {major}.{minor}, this program reads {MAJOR}.x; update s4g or "
-            "rebuild the pack"
+            f"{path}: pack format {major}.{minor}, this program reads {MAJOR}.x; "
+            + ("update s4g" if major > MAJOR else "rebuild the pack with s4g-pack")
         )
     if flags or any(head[_HEADER.size - 24 : _HEADER.size]):
         raise damaged(path, "a reserved field of the header is not zero")
-    if size != total:
-        raise damaged(path, f"it has {size} bytes, its header says {total}")
+    seal = _read_seal(path, view, total)
     if offset != HEADER_BYTES or length > min(total - HEADER_BYTES, _MAX_MANIFEST_BYTES):
         raise damaged(path, f"the header gives the manifest {length} bytes at {offset}")
-    text = file.read(length)
+    text = bytes(view[offset : offset + length])
     if hashlib.sha256(text).digest() != digest:
         raise damaged(path, "the manifest does not match its SHA-256")
     manifest = _parse_manifest(path, text)
-    sections = _read_sections(path, file, manifest.pop("sections", None), length, total)
-    return Container(manifest, sections)
+    entries = _lay_out(path, view, manifest.pop("sections", None), length, total)
+    return head, manifest, entries, seal
+
+
+def _read_seal(path: Path, view: memoryview, total: int) -> Seal | None:
+    if len(view) == total:
+        return None
+    if len(view) != total + SEAL_BYTES:
+        raise damaged(path, f"it has {len(view)} bytes, its header says {total}")
+    magic, public_key, signature = _SEAL.unpack_from(view, total)
+    if magic != SEAL_MAGIC:
+        raise damaged(path, "what follows its content is no signature")
+    return Seal(public_key, signature)
 
 
 def _parse_manifest(path: Path, text: bytes) -> dict[str, Any]:
@@ -134,38 +242,36 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is no number")
 
 
-def _read_sections(
-    path: Path, file: BinaryIO, table: Any, manifest_bytes: int, total: int
-) -> dict[str, bytes]:
-    """Read sections in the order of the table; they and zero padding fill the file exactly."""
-    base = _aligned(HEADER_BYTES + manifest_bytes)
+def _lay_out(
+    path: Path, view: memoryview, table: Any, manifest_bytes: int, total: int
+) -> dict[str, _Entry]:
+    """Check that sections and zero padding, in the order of the table, fill the file exactly."""
     at = HEADER_BYTES + manifest_bytes
-    sections: dict[str, bytes] = {}
-    if not isinstance(table, list) or not table:
-        raise damaged(path, "the manifest has no section table")
-    for entry in table:
-        name, start, length, digest = _entry(path, entry, total)
-        if base + start != _aligned(at) or base + start + length > total or name in sections:
+    base = _aligned(at)
+    entries: dict[str, _Entry] = {}
+    if not isinstance(table, list) or not 1 <= len(table) <= MAX_SECTIONS:
+        raise damaged(path, "the manifest has no section table that can be")
+    for row in table:
+        name, start, length, digest = _row(path, row, total)
+        if base + start != _aligned(at) or base + start + length > total or name in entries:
             raise damaged(path, f"section {name} is not where it can be")
-        if any(file.read(base + start - at)):
+        if any(view[at : base + start]):
             raise damaged(path, f"the padding before section {name} is not zero")
-        data = file.read(length)
-        if len(data) != length or hashlib.sha256(data).hexdigest() != digest:
-            raise damaged(path, f"section {name} does not match its SHA-256")
-        sections[name] = data
+        entries[name] = _Entry(base + start, length, digest)
         at = base + start + length
     if at != total:
         raise damaged(path, "there are bytes after the last section")
-    return sections
+    return entries
 
 
-def _entry(path: Path, entry: Any, total: int) -> tuple[str, int, int, str]:
+def _row(path: Path, row: Any, total: int) -> tuple[str, int, int, str]:
     try:
-        name, start, length, digest = (entry[k] for k in ("name", "offset", "length", "sha256"))
+        name, start, length, digest = (row[k] for k in ("name", "offset", "length", "sha256"))
     except (TypeError, KeyError):
         raise damaged(path, "an entry of the section table is incomplete") from None
     numbers_fit = all(type(v) is int and 0 <= v <= total for v in (start, length))
-    if not (isinstance(name, str) and numbers_fit and isinstance(digest, str)):
+    name_fits = isinstance(name, str) and len(name) <= _MAX_NAME and name.isprintable()
+    if not (name_fits and numbers_fit and isinstance(digest, str)):
         raise damaged(path, "an entry of the section table holds values out of range")
     return name, start, length, digest
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import math
 import struct
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,18 +21,22 @@ import numpy.typing as npt
 
 from ..core.errors import S4GError
 from .memory_file import memory_file
-from .quantise import Floats32
+from .quantise import Codes, Floats32, dequantise
 
-M = 12  # links per node: compact, and with EF_CONSTRUCTION 200 as good as M 16
+M = 8  # links per node: compact, and with EF_CONSTRUCTION 200 nearly as good as M 16
 EF_CONSTRUCTION = 200
 _SEED = 100
 _BATCH = 2000
+_ROWS = 65536  # nodes whose links are sorted at once
+MAX_LINKS = 100  # per node
+MAX_LEVEL = 31  # the highest of 2**31 nodes is 10 for M = 8
 
 # Head of hnswlib 0.8's file: offset_level0, max_elements, count, element bytes, label offset, data
 # offset, top level, entry node, max M, max M at level 0, M, level multiplier, ef_construction.
 _HEAD = struct.Struct("<6QiI3QdQ")
 
 Words = npt.NDArray[np.uint32]
+Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -70,8 +76,10 @@ class Graph:
             ValueError: the graph is impossible; the message says how.
         """
         count = len(self.levels)
-        if count == 0 or not 2 <= self.m <= 100:
+        if count == 0 or not 2 <= self.m <= MAX_LINKS:
             raise ValueError("its graph is empty or has an impossible number of links per node")
+        if int(self.levels.max()) > MAX_LEVEL:
+            raise ValueError("its graph has a node of an impossible level")
         if self.entry >= count or self.levels[self.entry] != self.levels.max():
             raise ValueError("its graph starts at a node that is not at the top")
         if len(self.degrees) != int(self.levels.astype(np.int64).sum()) + count:
@@ -87,35 +95,56 @@ class Graph:
             raise ValueError("its graph links to a node that is absent from that level")
 
 
-def build_graph(vectors: Floats32, advance: Callable[[int], None] = lambda steps: None) -> Graph:
-    """Build the graph of distinct unit vectors (N, D) float32, one thread, so same in, same out.
+def build_graph(
+    rows: Callable[[int, int], Floats32],
+    count: int,
+    folder: Path,
+    m: int = M,
+    advance: Callable[[int], None] = lambda steps: None,
+) -> Graph:
+    """Build the graph of distinct unit vectors, on one thread, so that same in is same out.
+
+    Args:
+        rows: returns the vectors `start` to `stop`, (stop - start, D) float32.
+        count: how many vectors there are.
+        folder: where hnswlib's file may lie for a moment; it is as large as the vectors.
+        m: links wanted per node.
+        advance: told how many vectors are linked.
 
     Raises:
-        S4GError: hnswlib failed, or wrote a file of an unknown layout.
+        S4GError: the disk is full, or hnswlib wrote a file of an unknown layout.
     """
     import hnswlib
 
-    count, dim = vectors.shape
+    dim = rows(0, 1).shape[1]
     index = hnswlib.Index(space="ip", dim=dim)
-    index.init_index(max_elements=count, M=M, ef_construction=EF_CONSTRUCTION, random_seed=_SEED)
+    index.init_index(max_elements=count, M=m, ef_construction=EF_CONSTRUCTION, random_seed=_SEED)
     for start in range(0, count, _BATCH):
         stop = min(start + _BATCH, count)
-        index.add_items(vectors[start:stop], np.arange(start, stop), num_threads=1)
+        index.add_items(rows(start, stop), np.arange(start, stop), num_threads=1)
         advance(stop - start)
-    with memory_file(b"") as path:
-        index.save_index(str(path))  # reports no error: the layout check below does
-        image = path.read_bytes()
-    try:
-        graph = _graph_from_image(image, count, dim)
-    except (ValueError, struct.error, IndexError) as error:
-        raise S4GError(f"hnswlib wrote an index of an unknown layout ({error})") from error
-    return graph
+    with tempfile.TemporaryDirectory(prefix=".graph.", dir=folder) as scratch:
+        path = Path(scratch) / "index"
+        index.save_index(str(path))  # reports no error: the checks below do
+        wanted = index.index_file_size()
+        del index  # its vectors and the file's are not held at once
+        if path.stat().st_size != wanted:
+            raise S4GError(f"{folder}: cannot write the graph; free some space and go on")
+        try:
+            return _graph_from_image(np.memmap(path, "<u4", "r"), m, count, dim)
+        except (ValueError, struct.error, IndexError) as error:
+            raise S4GError(f"hnswlib wrote an index of an unknown layout ({error})") from error
 
 
-def assemble(graph: Graph, vectors: Floats32) -> Any:
-    """Return an `hnswlib.Index` (inner product) of a graph and its vectors (N, D) float32.
+def assemble(graph: Graph, codes: Codes, dims: int) -> Any:
+    """Return an `hnswlib.Index` (inner product) of a graph and its vectors.
 
     The only door to hnswlib's loader: the graph is checked here, whoever made it.
+
+    Args:
+        graph: of any origin.
+        codes: (N, D) int8.
+        dims: how many leading dimensions the graph is to know; they are scaled to length one.
 
     Raises:
         ValueError: the graph is impossible, or of another number of vectors.
@@ -124,12 +153,12 @@ def assemble(graph: Graph, vectors: Floats32) -> Any:
     import hnswlib
 
     graph.check()
-    if len(graph.levels) != len(vectors):
+    if len(graph.levels) != len(codes):
         raise ValueError("its graph is of another number of vectors")
-    index = hnswlib.Index(space="ip", dim=vectors.shape[1])
+    index = hnswlib.Index(space="ip", dim=dims)
     try:
-        with memory_file(_image_from_graph(graph, vectors)) as path:
-            index.load_index(str(path), max_elements=len(vectors))
+        with memory_file(_image_from_graph(graph, codes, dims)) as path:
+            index.load_index(str(path), max_elements=len(codes))
     except RuntimeError as error:
         raise S4GError(f"hnswlib cannot load the graph ({error})") from error
     index.set_num_threads(1)
@@ -156,54 +185,80 @@ def _head(graph_m: int, entry: int, top: int, count: int, dim: int) -> bytes:
     )
 
 
-def _graph_from_image(image: bytes, count: int, dim: int) -> Graph:
+def _graph_from_image(words: Words, m: int, count: int, dim: int) -> Graph:
     """Read the links out of hnswlib's file; labels must be the order of insertion."""
-    fields = _HEAD.unpack_from(image)
+    head = words[: _HEAD.size // 4].tobytes()
+    fields = _HEAD.unpack(head)
     top, entry = fields[6], fields[7]
-    if image[: _HEAD.size] != _head(M, entry, top, count, dim):
+    if head != _head(m, entry, top, count, dim):
         raise ValueError("unexpected header")
-    words = np.frombuffer(image, "<u4", offset=_HEAD.size)
-    width = 1 + 2 * M + dim + 2
-    bottom = words[: count * width].reshape(count, width)
+    width = 1 + 2 * m + dim + 2
+    bottom = words[len(head) // 4 :][: count * width].reshape(count, width)
+    upper = words[len(head) // 4 + count * width :]
     if (bottom[:, -2] != np.arange(count)).any():
         raise ValueError("unexpected labels")
-    upper = words[count * width :].tolist()
-    levels: list[int] = []
-    degrees: list[int] = []
-    links: list[npt.NDArray[np.uint32]] = []
-    at = 0
-    for node in range(count):
-        size = upper[at] // 4
-        at += 1
-        lists = [bottom[node, : 1 + 2 * M].tolist()]
-        lists += [upper[at + i : at + i + 1 + M] for i in range(0, size, 1 + M)]
-        at += size
-        levels.append(len(lists) - 1)
-        for degree, *neighbours in lists:
-            degrees.append(degree)
-            links.append(np.sort(np.array(neighbours[:degree], np.uint32)))
-    if at != len(upper):
+    nodes, places = _upper_lists(upper, m, count)
+    levels = np.bincount(nodes, minlength=count)
+    # Every node's lists in turn, the bottom one first.
+    first = np.arange(count) + np.cumsum(levels) - levels
+    rank = np.arange(len(nodes)) - (np.cumsum(levels) - levels)[nodes]
+    own = first[nodes] + 1 + rank
+    degrees = np.empty(count + len(nodes), np.int64)
+    degrees[first] = bottom[:, 0]
+    degrees[own] = upper[places]
+    if int(degrees.max()) > 2 * m:
+        raise ValueError("unexpected number of links")
+    links = np.empty(int(degrees.sum()), np.uint32)
+    starts = np.cumsum(degrees) - degrees
+    for rows in np.array_split(np.arange(count), -(-count // _ROWS)):
+        _spread(links, bottom[rows, 1 : 1 + 2 * m], degrees[first[rows]], starts[first[rows]])
+    _spread(links, upper[places[:, None] + 1 + np.arange(m)], degrees[own], starts[own])
+    return Graph(m, entry, levels.astype(np.uint8), degrees.astype(np.uint8), links)
+
+
+def _upper_lists(upper: Words, m: int, count: int) -> tuple[Indices, Indices]:
+    """Return the node of each list above the bottom level, and where the list begins."""
+    nodes: list[int] = []
+    places: list[int] = []
+    written = np.flatnonzero(upper)  # nodes of the bottom level alone are one zero word each
+    node = at = 0
+    while (index := int(np.searchsorted(written, at))) < len(written):
+        found = int(written[index])
+        node += found - at
+        size = int(upper[found]) // 4
+        if size % (1 + m):
+            raise ValueError("unexpected length of a list")
+        nodes += [node] * (size // (1 + m))
+        places += range(found + 1, found + 1 + size, 1 + m)
+        node, at = node + 1, found + 1 + size
+    if node + len(upper) - at != count:
         raise ValueError("unexpected length")
-    return Graph(
-        M,
-        entry,
-        np.array(levels, np.uint8),
-        np.array(degrees, np.uint8),
-        np.concatenate(links).astype(np.uint32),
-    )
+    return np.array(nodes, np.int64), np.array(places, np.int64)
 
 
-def _image_from_graph(graph: Graph, vectors: Floats32) -> bytes:
+def _spread(links: Words, rows: Words, degrees: Indices, starts: Indices) -> None:
+    """Write the first `degrees` of each row, ascending, into `links` at `starts`."""
+    filled = np.arange(rows.shape[1]) < degrees[:, None]
+    ascending = np.sort(np.where(filled, rows, np.uint32(0xFFFFFFFF)), axis=1)
+    links[(starts[:, None] + np.arange(rows.shape[1]))[filled]] = ascending[filled]
+
+
+def _image_from_graph(graph: Graph, codes: Codes, dim: int) -> memoryview:
     """Return the file that hnswlib would have written for these links and vectors."""
-    count, dim = vectors.shape
+    count = len(codes)
     width = 1 + 2 * graph.m + dim + 2
     upper_width = 1 + graph.m
     levels = graph.levels.astype(np.int64)
     node_words = 1 + levels * upper_width
     upper_start = count * width + np.concatenate([[0], np.cumsum(node_words)[:-1]])
-    words = np.zeros(count * width + int(node_words.sum()), "<u4")
+    head = _head(graph.m, graph.entry, int(levels.max()), count, dim)
+    image = np.zeros(len(head) // 4 + count * width + int(node_words.sum()), "<u4")
+    image[: len(head) // 4] = np.frombuffer(head, "<u4")
+    words = image[len(head) // 4 :]
     bottom = words[: count * width].reshape(count, width)
-    bottom[:, 1 + 2 * graph.m : -2] = np.ascontiguousarray(vectors, "<f4").view("<u4")
+    for start in range(0, count, _ROWS):
+        part = np.s_[start : start + _ROWS]
+        bottom[part, 1 + 2 * graph.m : -2] = dequantise(codes[part], dim).view("<u4")
     bottom[:, -2] = np.arange(count)
     words[upper_start] = levels * upper_width * 4
     nodes, list_levels = graph.list_nodes, graph.list_levels
@@ -217,5 +272,4 @@ def _image_from_graph(graph: Graph, vectors: Floats32) -> bytes:
     first = np.concatenate([[0], np.cumsum(degrees)[:-1]])
     within = np.arange(len(graph.links)) - np.repeat(first, degrees)
     words[np.repeat(starts + 1, degrees) + within] = graph.links
-    head = _head(graph.m, graph.entry, int(levels.max()), count, dim)
-    return head + words.tobytes()
+    return image.data.cast("B")

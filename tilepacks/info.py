@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from ..core.spec import EncoderSpec
@@ -9,14 +10,17 @@ from .overview import overview_record
 from .plan import Plan
 from .reader import Pack
 from .search import GRAPH_MIN_VECTORS
+from .signature import key_id
 
-# Scale and cell; links as measured on imagery (17 to 40); WebP at quality 80 as an upper bound.
-_TILE_BYTES, _LINK_BYTES, _OVERVIEW_BYTES_PER_PX = 8, 32, 0.25
+# Cell, detail and links as measured on imagery (docs/packs.md); WebP at quality 80 at most.
+_TILE_BYTES, _LINK_BYTES, _OVERVIEW_BYTES_PER_PX = 2, 16, 0.25
+# What most encoders turn out to need; only the build can tell.
+_USUAL_DIMS = 128
 
 
 def pack_info(pack: Pack) -> dict[str, Any]:
     """Return what a pack holds as JSON values; sizes in bytes, lengths in metres."""
-    manifest, spec = pack.manifest, pack.spec
+    manifest, spec, seal = pack.manifest, pack.spec, pack.container.seal
     levels = []
     for number, record in enumerate(manifest.levels):
         own = [v for k, v in pack.section_bytes.items() if k.startswith(f"level{number}.")]
@@ -31,6 +35,7 @@ def pack_info(pack: Pack) -> dict[str, Any]:
                 "ef": record.search.ef,
                 "recall_at_1": record.search.recall_at_1,
                 "recall_at_10": record.search.recall_at_10,
+                "found": record.found,
                 "bytes": sum(own),
             }
         )
@@ -42,9 +47,12 @@ def pack_info(pack: Pack) -> dict[str, Any]:
         "frame": {"lat_deg": pack.frame.lat_deg, "lon_deg": pack.frame.lon_deg},
         "levels": levels,
         "overview_bytes": pack.section_bytes.get("overview", 0),
-        "source": manifest.source,
-        "source_gsd_m": manifest.source_gsd_m,
-        "attribution": manifest.attribution,
+        "layers": [asdict(layer) for layer in manifest.layers],
+        "headings": len(manifest.variants) // len(manifest.layers),
+        "attribution": pack.attribution,
+        "dims": manifest.projection.dims,
+        "probes_found_by_dims": manifest.projection.shares,
+        "signed_by": None if seal is None else key_id(seal.public_key),
         "encoder": {
             "model_id": spec.model_id,
             "backbone": spec.backbone,
@@ -62,16 +70,20 @@ def pack_text(info: dict[str, Any]) -> str:
     lines = [
         f"{info['file']}: {_size(info['bytes'])}, built by {info['tool']}",
         f"region      {','.join(f'{v:.7g}' for v in info['bounds'])} (W,S,E,N)",
-        f"source      {info['source']}, {info['source_gsd_m']:.3g} m/px",
+        *(f"imagery     {v['name']}, {v['gsd_m']:.3g} m/px {v['date']}" for v in info["layers"]),
         f"attribution {info['attribution'] or 'none given'}",
         f"encoder     {encoder['backbone']} {encoder['precision']}, {encoder['input_px']} px, "
         f"{encoder['embedding_dim']}-d, model {encoder['model_id'][:12]}",
+        f"vectors     {info['dims']}-d, 8 bit"
+        + (f", at {info['headings']} headings" if info["headings"] > 1 else ""),
+        f"signed      {'by key ' + info['signed_by'] if info['signed_by'] else 'no'}",
         f"overview    {_size(info['overview_bytes']) if info['overview_bytes'] else 'none'}",
     ]
     for level in info["levels"]:
         how = "exact scan"
         if level["search"] == "graph":
             how = f"graph ef {level['ef']}, recall@1 {level['recall_at_1']:.3f}"
+        how += f", {level['found']:.1%} of trial views found"
         shared = level["tiles"] - level["vectors"]
         lines.append(
             f"level {level['footprint_m']:>6g} m  {level['tiles']} tiles every "
@@ -81,9 +93,17 @@ def pack_text(info: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def plan_info(plan: Plan, spec: EncoderSpec, source_gsd_m: float, imagery: bool) -> dict[str, Any]:
+def plan_info(
+    plan: Plan,
+    spec: EncoderSpec,
+    source_gsd_m: float,
+    overview: bool,
+    dims: int | None,
+    variants: int,
+) -> dict[str, Any]:
     """Return what a plan would build as JSON values: tiles at most, bytes about."""
     levels = []
+    length = min(spec.embedding_dim, _USUAL_DIMS if dims is None else dims)
     for lattice in plan.lattices:
         links = _LINK_BYTES if lattice.count >= GRAPH_MIN_VECTORS else 0
         levels.append(
@@ -91,12 +111,12 @@ def plan_info(plan: Plan, spec: EncoderSpec, source_gsd_m: float, imagery: bool)
                 "footprint_m": lattice.footprint_m,
                 "stride_m": lattice.stride_m,
                 "gsd_m": lattice.gsd_m,
-                "tiles": lattice.count,
-                "bytes": lattice.count * (spec.embedding_dim + _TILE_BYTES + links),
+                "tiles": variants * lattice.count,
+                "bytes": variants * lattice.count * (length + _TILE_BYTES + links),
             }
         )
     picture = 0
-    if imagery:
+    if overview:
         record = overview_record(plan.extent_m, source_gsd_m)
         picture = int(record.width_px * record.height_px * _OVERVIEW_BYTES_PER_PX)
     west, south, east, north = plan.extent_m

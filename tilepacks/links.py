@@ -1,4 +1,4 @@
-"""Graphs as bytes: sorted neighbours as differences, in as few bytes as each needs."""
+"""Graphs as bytes: sorted neighbours as differences, in byte planes, through zlib."""
 
 from __future__ import annotations
 
@@ -7,54 +7,80 @@ import struct
 import numpy as np
 import numpy.typing as npt
 
-from .graph import Graph
+from .columns import deflate, from_planes, inflate, to_planes, unzigzag, zigzag
+from .graph import MAX_LEVEL, MAX_LINKS, Graph
 
-# Nodes, links per node (m), entry node, lists.
-_HEAD = struct.Struct("<IIII")
-_MAX_BYTES = 5  # 35 bits hold any difference of two 32-bit numbers and its sign
+# Nodes, links per node (m), entry node, lists, links; then the lengths of the three streams.
+_HEAD = struct.Struct("<IIIIIIII")
+_FREE_LISTS = 128  # of a graph of few nodes, one of which may be high up
 
 
 def encode_graph(graph: Graph) -> bytes:
     """Return a graph as bytes; the layout is in docs/pack-format.md."""
-    head = _HEAD.pack(len(graph.levels), graph.m, graph.entry, len(graph.degrees))
     starts, _ = _starts(graph.degrees)
     links = graph.links.astype(np.int64)
     values = np.diff(links, prepend=0) - 1
     nodes = np.repeat(graph.list_nodes, graph.degrees)
-    offset = links[starts] - nodes[starts]
-    values[starts] = (offset << 1) ^ (offset >> 63)  # zigzag: sign in the lowest bit
-    return b"".join([head, graph.levels.tobytes(), graph.degrees.tobytes(), _to_varints(values)])
+    first = (links[starts] - nodes[starts]).astype(np.int32)
+    values[starts] = zigzag(first)
+    streams = [
+        deflate(graph.levels.tobytes()),
+        deflate(graph.degrees.tobytes()),
+        deflate(to_planes(values.astype(np.uint32))),
+    ]
+    head = _HEAD.pack(
+        len(graph.levels),
+        graph.m,
+        graph.entry,
+        len(graph.degrees),
+        len(graph.links),
+        *(len(stream) for stream in streams),
+    )
+    return b"".join([head, *streams])
 
 
-def decode_graph(data: bytes) -> Graph:
+def decode_graph(data: bytes | memoryview, nodes: int) -> Graph:
     """Read a graph; whether its links can be followed is for `Graph.check` to say.
+
+    Args:
+        data: of `encode_graph`.
+        nodes: how many there must be; bounds what is allocated.
 
     Raises:
         ValueError: the bytes are no graph that can be; the message says how.
     """
     if len(data) < _HEAD.size:
         raise ValueError("its graph is cut short")
-    count, m, entry, lists = _HEAD.unpack_from(data)
-    if len(data) < _HEAD.size + count + lists:
+    count, m, entry, lists, total, *sizes = _HEAD.unpack_from(data)
+    if count != nodes or not 2 <= m <= MAX_LINKS:
+        raise ValueError("its graph is of another number of vectors or links")
+    if len(data) != _HEAD.size + sum(sizes):
         raise ValueError("its graph is cut short")
-    if count == 0:
-        raise ValueError("its graph is empty")
-    levels = np.frombuffer(data, np.uint8, count, _HEAD.size)
-    degrees = np.frombuffer(data, np.uint8, lists, _HEAD.size + count)
-    if lists != int(levels.astype(np.int64).sum()) + count:
-        raise ValueError("its graph has lists for other nodes than it has")
-    values = _from_varints(np.frombuffer(data, np.uint8, offset=_HEAD.size + count + lists))
-    if len(values) != int(degrees.sum(dtype=np.int64)):
-        raise ValueError("its graph has more or fewer links than its lists hold")
+    ends = np.cumsum([_HEAD.size, *sizes]).tolist()
+    parts = [data[start:stop] for start, stop in zip(ends[:-1], ends[1:], strict=True)]
+    try:
+        levels = np.frombuffer(inflate(parts[0], count), np.uint8)
+        if count and int(levels.max()) > MAX_LEVEL:
+            raise ValueError("has a node of an impossible level")
+        # Twice the nodes is what graphs have; without a bound a few kB would ask for gigabytes.
+        if lists > 4 * count + _FREE_LISTS:
+            raise ValueError("has more lists than a graph of its nodes can have")
+        if lists != int(levels.sum(dtype=np.int64)) + count:
+            raise ValueError("has lists for other nodes than it has")
+        degrees = np.frombuffer(inflate(parts[1], lists), np.uint8)
+        if total != int(degrees.sum(dtype=np.int64)) or (degrees > 2 * m).any():
+            raise ValueError("has more or fewer links than its lists hold")
+        values = from_planes(inflate(parts[2], 4 * total)).astype(np.int64)
+    except ValueError as error:
+        raise ValueError(f"its graph {error}") from None
     starts, lengths = _starts(degrees)
     skeleton = Graph(m, entry, levels, degrees, np.empty(0, np.uint32))
-    nodes = np.repeat(skeleton.list_nodes, degrees)
+    owners = np.repeat(skeleton.list_nodes, degrees)
     steps = values + 1
-    zigzag = values[starts]
-    steps[starts] = nodes[starts] + ((zigzag >> 1) ^ -(zigzag & 1))
-    total = np.cumsum(steps)
-    before = total[starts] - steps[starts]
-    links = total - np.repeat(before, lengths)
+    steps[starts] = owners[starts] + unzigzag(values[starts].astype(np.uint32))
+    sums = np.cumsum(steps)
+    before = sums[starts] - steps[starts]
+    links = sums - np.repeat(before, lengths)
     if len(links) and (links.min() < 0 or links.max() >= count):
         raise ValueError("its graph links to a node that does not exist")
     return Graph(m, entry, levels, degrees, links.astype(np.uint32))
@@ -67,32 +93,3 @@ def _starts(
     lengths = degrees.astype(np.int64)
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
     return starts[lengths > 0], lengths[lengths > 0]
-
-
-def _to_varints(values: npt.NDArray[np.int64]) -> bytes:
-    """Encode non-negative numbers as LEB128: 7 bits per byte, lowest first, high bit = more."""
-    sizes = np.ones(len(values), np.int64)
-    for i in range(1, _MAX_BYTES):
-        sizes += values >= 1 << (7 * i)
-    ends = np.cumsum(sizes)
-    out = np.zeros(int(ends[-1]) if len(ends) else 0, np.uint8)
-    for i in range(_MAX_BYTES):
-        more = sizes > i
-        low = (values[more] >> (7 * i)) & 0x7F
-        out[ends[more] - sizes[more] + i] = low | np.where(sizes[more] > i + 1, 0x80, 0)
-    return out.tobytes()
-
-
-def _from_varints(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    if len(data) == 0:
-        return np.empty(0, np.int64)
-    ends = np.flatnonzero(data < 0x80)
-    if len(ends) == 0 or ends[-1] != len(data) - 1:
-        raise ValueError("its graph is cut short")
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    sizes = ends - starts + 1
-    if sizes.max() > _MAX_BYTES:
-        raise ValueError("its graph holds a number that is too large")
-    place = np.arange(len(data)) - np.repeat(starts, sizes)
-    parts = (data & 0x7F).astype(np.int64) << (7 * place)
-    return np.add.reduceat(parts, starts)

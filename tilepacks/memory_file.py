@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 @contextmanager
-def memory_file(content: bytes) -> Iterator[Path]:
+def memory_file(content: bytes | memoryview) -> Iterator[Path]:
     """Yield the path of a file that holds `content` and vanishes afterwards.
 
     On Linux it never touches a disk (memfd); elsewhere it is a temporary file.

@@ -10,6 +10,7 @@ import numpy as np
 from ..core.geo import LocalFrame
 from ..core.ground import RGB, GroundSource, GroundWindow
 from ..core.images import encode_rgb
+from ..core.tile_image import picture_size
 from .manifest import OverviewRecord
 
 MAX_SIDE_PX = 2048
@@ -44,8 +45,11 @@ def decode_overview(data: bytes, record: OverviewRecord) -> RGB:
     Raises:
         ValueError: it is no picture, or not of the size that the manifest says.
     """
-    flags = cv2.IMREAD_COLOR_RGB
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    # Only WebP, and its size before its pixels: a few bytes of another size would take gigabytes.
+    size = record.width_px, record.height_px
+    image = None
+    if data[:4] == b"RIFF" and picture_size(data) == size:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     if image is None or image.shape != (record.height_px, record.width_px, 3):
         raise ValueError("its overview is no picture of the size that its manifest says")
     return np.asarray(image, np.uint8)

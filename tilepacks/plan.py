@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from ..core.errors import InputError
 from ..core.geo import BBox, LocalFrame
 from ..core.ground import GroundSource
 from ..core.spec import EncoderSpec
-from .tiling import MAX_CELLS, Lattice, lattice_over
+from .area import Area
+from .manifest import MAX_LEVELS
+from .tiling import MAX_CELLS, Block, Lattice, cells_inside, lattice_over
 
 PREFERRED_LEVELS_M = (80.0, 160.0)
 # Footprints tried when none of the preferred ones suits: 10 m, doubled up to 20 km.
 _LADDER_M = tuple(10.0 * 2**i for i in range(12))
-MAX_LEVELS = 16
 # A tile drawn from pixels this much coarser than its own carries no detail the encoder knows.
 _COARSEST_SOURCE = 1.5
 
@@ -28,6 +32,7 @@ class Plan:
         extent_m: west, south, east, north of the region in `frame`.
         lattices: one per level, finest first.
         notes: what the user should know about choices made for them.
+        area: where within the region tiles must have their centres; None: anywhere.
     """
 
     region: BBox
@@ -35,6 +40,15 @@ class Plan:
     extent_m: tuple[float, float, float, float]
     lattices: tuple[Lattice, ...]
     notes: tuple[str, ...]
+    area: Area | None = None
+
+    def wanted(self, lattice: Lattice, block: Block) -> npt.NDArray[np.bool_]:
+        """Return (rows, columns) of a block: which of its tiles lie in the region."""
+        inside = cells_inside(lattice, self.frame, self.region, block.rows, block.columns)
+        if self.area is not None and inside.any():
+            cells = np.array(block.rows)[:, None] * lattice.columns + np.array(block.columns)
+            inside &= self.area.holds(self.frame, *lattice.centers_m(cells.astype(np.uint32)))
+        return inside
 
 
 def plan_pack(
@@ -43,6 +57,7 @@ def plan_pack(
     bbox: BBox | None = None,
     levels_m: tuple[float, ...] | None = None,
     stride: float = 0.25,
+    area: Area | None = None,
 ) -> Plan:
     """Choose region and levels, or check those given.
 
@@ -52,11 +67,15 @@ def plan_pack(
         bbox: the wanted region; None for the source's own bounds.
         levels_m: footprints in metres; None to choose.
         stride: distance of neighbouring tiles as a share of the footprint.
+        area: pack only tiles whose centres lie in it; then the region is the box around it and a
+            tile's half, and `bbox` must be None.
 
     Raises:
         InputError: bbox and source have nothing in common, or a level suits neither the encoder
             nor the region.
     """
+    if area is not None:
+        bbox = _around(area, source, spec, levels_m)
     region, notes = _region(source, bbox)
     frame = LocalFrame(*region.center)
     extent = frame.local_bounds(region)
@@ -70,7 +89,7 @@ def plan_pack(
                 f"level {lattice.footprint_m:g}: tiles of {lattice.gsd_m:.3g} m/px are enlarged "
                 f"from imagery of {source.gsd_m:.3g} m/px; a coarser level would match better"
             )
-    return Plan(region, frame, extent, tuple(lattices), tuple(notes))
+    return Plan(region, frame, extent, tuple(lattices), tuple(notes), area)
 
 
 def check_levels(levels_m: tuple[float, ...], option: str) -> tuple[float, ...]:
@@ -101,6 +120,17 @@ def _region(source: GroundSource, bbox: BBox | None) -> tuple[BBox, list[str]]:
     if common == bbox:
         return bbox, []
     return common, [f"--bbox {bbox} reaches beyond {source.name}: clipped to {common}"]
+
+
+def _around(
+    area: Area, source: GroundSource, spec: EncoderSpec, levels_m: tuple[float, ...] | None
+) -> BBox:
+    """Return the box around an area in which tiles with centres on its edge have room."""
+    west, south, east, north = area.frame.local_bounds(area.bounds)
+    if levels_m is None:
+        levels_m = _choose_levels(source, spec, (west, south, east, north))
+    margin = 0.51 * max(levels_m)
+    return area.frame.wgs84_bounds(west - margin, south - margin, east + margin, north + margin)
 
 
 def _choose_levels(

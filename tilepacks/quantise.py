@@ -1,4 +1,4 @@
-"""Embeddings as 8-bit integers: one symmetric scale per vector."""
+"""Embeddings as 8-bit integers. A vector's direction is kept; its length is one by definition."""
 
 from __future__ import annotations
 
@@ -9,44 +9,57 @@ Codes = npt.NDArray[np.int8]
 Floats32 = npt.NDArray[np.float32]
 
 _PEAK = 127  # -128 stays unused, so that the range is symmetric
+_ROWS = 16384  # turned into wider numbers at once
 
 
-def quantise(embeddings: Floats32) -> tuple[Codes, Floats32]:
+def quantise(vectors: Floats32) -> Codes:
     """Quantise vectors, each to its own full range.
 
-    The scale is chosen so that `codes * scale` has length one: the rounding changes a vector's
-    direction by about 0.5/127 of its peak, never its length, and a dot product is a cosine.
+    The rounding changes a vector's direction by about 0.5/127 of its peak. No scale is kept: the
+    vector meant is `codes / |codes|`, and a cosine needs nothing else.
 
     Args:
-        embeddings: (N, D) float32, finite, none zero.
+        vectors: (N, D) float32, finite, none zero.
 
     Returns:
-        Codes (N, D) int8 in -127..127 and scales (N,) float32.
+        Codes (N, D) int8 in -127..127.
 
     Raises:
         ValueError: a vector is zero or not finite.
     """
-    peaks = np.abs(embeddings).max(axis=1, initial=0, keepdims=True)
+    peaks = np.abs(vectors).max(axis=1, initial=0, keepdims=True)
     if not (np.isfinite(peaks).all() and (peaks > 0).all()):
         raise ValueError("a vector is zero or not finite")
-    codes = np.rint(embeddings * (_PEAK / peaks.astype(np.float64))).astype(np.int8)
-    return codes, (1 / _lengths(codes)).astype(np.float32)
+    codes: Codes = np.rint(vectors * (_PEAK / peaks.astype(np.float64))).astype(np.int8)
+    return codes
 
 
-def dequantise(codes: Codes, scales: Floats32) -> Floats32:
-    """Return codes (N, D) int8 and scales (N,) float32 as vectors (N, D) float32 of length one."""
-    vectors = codes.astype(np.float32)
-    vectors *= scales[:, None]
+def dequantise(codes: Codes, dims: int | None = None) -> Floats32:
+    """Return codes (N, D) int8 as vectors (N, dims) float32 of length one.
+
+    Args:
+        codes: of `quantise`.
+        dims: how many leading dimensions to take; None for all. Where those are all zero the
+            vector is zero.
+    """
+    vectors = codes[:, :dims].astype(np.float32)
+    lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+    vectors *= np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0)[:, None]
     return vectors
 
 
-def are_unit(codes: Codes, scales: Floats32) -> bool:
-    """Return whether every `codes * scale` is finite and has length one within 1e-4."""
-    lengths = _lengths(codes) * scales
-    return bool((np.abs(lengths - 1) < 1e-4).all())
+def inverse_lengths(codes: Codes) -> Floats32:
+    """Return 1 / |codes|, (N,) float32, of codes (N, D) int8.
 
-
-def _lengths(codes: Codes) -> npt.NDArray[np.float64]:
-    squares = np.einsum("nd,nd->n", codes, codes, dtype=np.int64)
-    lengths: npt.NDArray[np.float64] = np.sqrt(squares.astype(np.float64))
-    return lengths
+    Raises:
+        ValueError: a vector is zero.
+    """
+    found = np.empty(len(codes), np.float32)
+    for start in range(0, len(codes), _ROWS):
+        # Exact: squares of integers add up to less than 2**24 for up to 1,040 dimensions.
+        part = codes[start : start + _ROWS].astype(np.float32)
+        found[start : start + _ROWS] = np.einsum("nd,nd->n", part, part)
+    if not found.all():
+        raise ValueError("a vector is zero")
+    inverse: Floats32 = (1 / np.sqrt(found)).astype(np.float32)
+    return inverse

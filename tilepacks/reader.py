@@ -1,11 +1,12 @@
-"""Opening a pack: verify, check, and make it searchable."""
+"""An open pack: what it says is known at once, what it holds is verified when it is used first."""
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,14 +15,21 @@ from ..core.errors import InputError
 from ..core.geo import BBox, Floats, LocalFrame
 from ..core.ground import RGB
 from ..core.spec import EncoderSpec
-from .format import damaged, read_container
+from .columns import decode_column, inflate
+from .format import Container, damaged, open_container
 from .graph import assemble
 from .links import decode_graph
 from .manifest import LevelRecord, Manifest
+from .nearby import MAX_METRES, Nearby
 from .overview import decode_overview
-from .quantise import Floats32, are_unit, dequantise
+from .projection import Projection
+from .quantise import Floats32, inverse_lengths
 from .search import Ids, LevelSearch
 from .tiling import Cells
+from .variants import MAX_VARIANTS
+
+# How far the columns of a projection may be from orthonormal: float32's rounding, not an attack.
+_ORTHONORMAL = 1e-3
 
 
 @dataclass(frozen=True)
@@ -42,51 +50,100 @@ class Level:
 
 
 class Pack:
-    """An open pack; made by `open_pack`, a context manager.
+    """An open pack; made by `open_pack`, a context manager. Several threads may use it.
 
     Attributes:
         path: the file.
         spec: contract of the encoder it was built with.
-        attribution: credit to show with its imagery.
         bounds: WGS84 box of the region.
         frame: local frame around the region's centre; all metres are in it.
         levels: finest first; level i holds the tiles `first` to `first + count - 1`.
-        east_m: (N,) float64, tile centres, metres.
-        north_m: (N,) float64, tile centres, metres.
         manifest: everything else it says about itself.
-        section_bytes: size of each section.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, container: Container) -> None:
         """See `open_pack`."""
-        container = read_container(path)
-        sections = container.sections
+        self.path = container.path
+        self._container: Container | None = container
         try:
-            self.manifest = Manifest.from_values(container.manifest, str(path))
-            self._overview = self._overview_bytes(sections)
-            parts = [
-                _level(record, self.manifest.spec.embedding_dim, f"level{number}.", sections)
-                for number, record in enumerate(self.manifest.levels)
-            ]
+            self.manifest = Manifest.from_values(container.manifest, str(self.path))
+            _check_sizes(container, self.manifest)
         except ValueError as error:
-            raise damaged(path, str(error)) from None
-        self.path = path
+            raise damaged(self.path, str(error)) from None
         self.spec: EncoderSpec = self.manifest.spec
-        self.attribution: str = self.manifest.attribution
         self.bounds: BBox = self.manifest.bounds
         self.frame: LocalFrame = self.manifest.frame
-        self.section_bytes = {name: len(data) for name, data in sections.items()}
-        self._searches: list[LevelSearch] = [search for search, _ in parts]
         self.levels: tuple[Level, ...] = _levels(self.manifest.levels)
-        centers = [
-            record.lattice.centers_m(cells)
-            for record, (_, cells) in zip(self.manifest.levels, parts, strict=True)
+        self.section_bytes = {name: container.length(name) for name in container.names}
+        self._parts = [
+            _LevelParts(container, number, record, self.manifest)
+            for number, record in enumerate(self.manifest.levels)
         ]
-        self.east_m: Floats = np.concatenate([east for east, _ in centers])
-        self.north_m: Floats = np.concatenate([north for _, north in centers])
+        self._lock = threading.Lock()
+
+    @property
+    def container(self) -> Container:
+        """The file; to check its signature, for one.
+
+        Raises:
+            InputError: the pack is closed.
+        """
+        if self._container is None:
+            raise InputError(f"{self.path}: the pack is closed; open it again")
+        return self._container
+
+    @property
+    def attribution(self) -> str:
+        """Credit to show with its imagery."""
+        credits = (layer.attribution for layer in self.manifest.layers)
+        return "; ".join(dict.fromkeys(credit for credit in credits if credit))
+
+    @cached_property
+    def _centers_m(self) -> tuple[Floats, Floats]:
+        parts = [part.record.lattice.centers_m(part.cells) for part in self._parts]
+        return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+
+    @property
+    def east_m(self) -> Floats:
+        """Tile centres, (N,) float64, metres in the frame."""
+        return self._centers_m[0]
+
+    @property
+    def north_m(self) -> Floats:
+        """Tile centres, (N,) float64, metres in the frame."""
+        return self._centers_m[1]
+
+    def prepare(self, levels: tuple[int, ...] | None = None) -> None:
+        """Verify and assemble what search needs, so that no later query waits for it.
+
+        Args:
+            levels: numbers of the levels; None for all.
+
+        Raises:
+            IntegrityError: a section is damaged or altered.
+        """
+        for number in range(len(self.levels)) if levels is None else levels:
+            self._part(number).ready()
+        self._projection  # noqa: B018  # cached
+
+    def verify(self) -> None:
+        """Check every byte and every value.
+
+        Raises:
+            IntegrityError: something is damaged or altered.
+        """
+        self.container.verify()
+        self.prepare()
+        self._centers_m  # noqa: B018  # cached
+        self.overview()
+        for number in range(len(self.levels)):
+            self.detail(number)
+            places = self.cells(number).astype(np.int64) * MAX_VARIANTS + self.variants(number)
+            if len(np.unique(places)) != len(places):
+                raise damaged(self.path, f"section level{number}.cells names a place twice")
 
     def search(self, queries: Floats32, level: int, k: int) -> tuple[Ids, Floats32]:
-        """Find the tiles of a level that are most like each query.
+        """Find the tiles of a level that are most like each query, anywhere.
 
         Args:
             queries: (B, D) float32, embeddings of the pack's encoder.
@@ -98,13 +155,72 @@ class Pack:
 
         Raises:
             InputError: a query is zero, not finite or of another length, or level or k is wrong.
+            IntegrityError: a section is damaged or altered.
         """
-        if not 0 <= level < len(self.levels):
-            raise InputError(f"{self.path}: level {level}: the pack has {len(self.levels)} levels")
+        part = self._part(level)
         if k < 1:
             raise InputError(f"{self.path}: k {k}: expected at least 1")
-        ids, scores = self._searches[level].search(self._unit(queries), k)
+        ids, scores = part.search.search(self._vectors(queries), k)
         return ids + self.levels[level].first, scores
+
+    def search_within(
+        self, queries: Floats32, level: int, east_m: float, north_m: float, radius_m: float
+    ) -> tuple[Ids, Floats32]:
+        """Compare queries with every tile of a level around a point, exactly.
+
+        Args:
+            queries: (B, D) float32, embeddings of the pack's encoder.
+            level: number of the level, from 0.
+            east_m: of the point, metres in the pack's frame.
+            north_m: the same.
+            radius_m: of tile centres around it.
+
+        Returns:
+            Tile numbers (T,) int64, ascending, and cosines (B, T) float32: the score surface.
+
+        Raises:
+            InputError: a query is zero, not finite or of another length, or level, point or
+                radius is wrong.
+            IntegrityError: a section is damaged or altered.
+        """
+        part = self._part(level)
+        tiles = self._within(part, east_m, north_m, radius_m)
+        return tiles + self.levels[level].first, part.search.scores(self._vectors(queries), tiles)
+
+    def tiles_within(self, level: int, east_m: float, north_m: float, radius_m: float) -> Ids:
+        """Return the numbers of a level's tiles around a point, (T,) int64, ascending.
+
+        Raises:
+            InputError: level, point or radius is wrong.
+            IntegrityError: a section is damaged or altered.
+        """
+        part = self._part(level)
+        return self._within(part, east_m, north_m, radius_m) + self.levels[level].first
+
+    def vectors(self, level: int) -> LevelSearch:
+        """Return a level's vectors as they are, for tools that look at all of them."""
+        return self._part(level).search
+
+    def cells(self, level: int) -> Cells:
+        """Return the lattice cell of each tile of a level, (N,) uint32."""
+        return self._part(level).cells
+
+    def detail(self, level: int) -> npt.NDArray[np.uint8]:
+        """Return how much there is to see in each tile, (N,) uint8, sixteenths of a grey level.
+
+        It is the mean gradient per pixel; below about 16, one grey level, there is water, snow,
+        sand or cloud.
+        """
+        return self._part(level).bytes("detail")
+
+    def variants(self, level: int) -> npt.NDArray[np.uint8]:
+        """Return which of the manifest's variants each tile of a level is, (N,) uint8."""
+        if len(self.manifest.variants) == 1:
+            return np.zeros(self.levels[level].count, np.uint8)
+        found = self._part(level).bytes("variants")
+        if int(found.max()) >= len(self.manifest.variants):
+            raise damaged(self.path, f"section level{level}.variants names one that is not there")
+        return found
 
     def overview(self) -> tuple[RGB, float, float, float] | None:
         """Return the region's picture (H, W, 3) uint8 and its west_m, north_m and gsd_m, if any."""
@@ -112,15 +228,18 @@ class Pack:
         if record is None:
             return None
         try:
-            image = decode_overview(self._overview, record)
+            image = decode_overview(bytes(self.container.section("overview")), record)
         except ValueError as error:
             raise damaged(self.path, str(error)) from None
         return image, record.west_m, record.north_m, record.gsd_m
 
     def close(self) -> None:
-        """Release the memory of vectors and graphs; the pack cannot be searched any more."""
-        self._searches = []
-        self.levels = ()
+        """Let go of the file; the pack cannot be searched any more."""
+        with self._lock:
+            self._parts, self.levels = [], ()
+            container, self._container = self._container, None
+            if container is not None:
+                container.close()
 
     def __enter__(self) -> Pack:
         """Return the pack."""
@@ -135,32 +254,178 @@ class Pack:
         """Close it."""
         self.close()
 
-    def _overview_bytes(self, sections: dict[str, bytes]) -> bytes:
-        return b"" if self.manifest.overview is None else _section(sections, "overview")
+    def _part(self, level: int) -> _LevelParts:
+        if not 0 <= level < len(self._parts):
+            raise InputError(f"{self.path}: level {level}: the pack has {len(self.levels)} levels")
+        return self._parts[level]
 
-    def _unit(self, queries: Floats32) -> Floats32:
-        """Return queries scaled to length one; hnswlib would take nonsense without a word."""
+    def _within(self, part: _LevelParts, east_m: float, north_m: float, radius_m: float) -> Ids:
+        if not 0 <= radius_m <= MAX_METRES:
+            raise InputError(f"{self.path}: radius {radius_m:g} m: expected a number from 0")
+        if not (abs(east_m) <= MAX_METRES and abs(north_m) <= MAX_METRES):
+            raise InputError(
+                f"{self.path}: point {east_m:g}, {north_m:g} m: expected metres in the pack's frame"
+            )
+        return part.nearby.within(east_m, north_m, radius_m)
+
+    @cached_property
+    def _projection(self) -> Projection:
+        record = self.manifest.projection
+        if record.kind == "leading":
+            return Projection(record.dims)
+        matrix = np.frombuffer(self.container.section("projection"), "<f4")
+        matrix = matrix.reshape(self.spec.embedding_dim, record.dims)
+        with np.errstate(over="ignore", invalid="ignore"):
+            product = matrix.T.astype(np.float64) @ matrix
+        if not np.abs(product - np.eye(record.dims)).max() < _ORTHONORMAL:
+            raise damaged(self.path, "section projection holds no orthonormal directions")
+        return Projection(record.dims, matrix)
+
+    def _vectors(self, queries: Floats32) -> Floats32:
+        """Return queries as vectors of the pack; hnswlib would take nonsense without a word."""
         dim = self.spec.embedding_dim
         if queries.ndim != 2 or queries.shape[1] != dim or queries.dtype != np.float32:
             raise InputError(
                 f"{self.path}: queries of shape {queries.shape} and type {queries.dtype}; expected "
                 f"(B, {dim}) float32"
             )
-        lengths = np.linalg.norm(queries, axis=1, keepdims=True)
-        if not (np.isfinite(lengths).all() and (lengths > 0).all()):
-            raise InputError(f"{self.path}: a query is zero or not finite")
-        unit: Floats32 = np.ascontiguousarray(queries / lengths, np.float32)
-        return unit
+        try:
+            return np.ascontiguousarray(self._projection.apply(queries))
+        except ValueError:
+            raise InputError(f"{self.path}: a query is zero or not finite") from None
 
 
 def open_pack(path: Path) -> Pack:
-    """Open a pack: verify the SHA-256 of every byte, then check every value, then use it.
+    """Open a pack: verify header, manifest and layout; sections are verified when used first.
 
     Raises:
         InputError: there is no such file, or its format is too new.
         IntegrityError: it is no pack, or it is damaged, cut short or altered.
     """
-    return Pack(path)
+    container = open_container(path)
+    try:
+        return Pack(container)
+    except BaseException:
+        container.close()
+        raise
+
+
+class _LevelParts:
+    """What a level holds, each part made when it is asked for first, by one thread."""
+
+    def __init__(
+        self, container: Container, number: int, record: LevelRecord, manifest: Manifest
+    ) -> None:
+        self.record = record
+        self._container, self._prefix = container, f"level{number}."
+        self._dims = manifest.projection.dims
+        self._lock = threading.RLock()
+        self._made: dict[str, object] = {}
+
+    def ready(self) -> None:
+        assert self.search is not None
+        assert self.nearby is not None
+
+    @property
+    def cells(self) -> Cells:
+        with self._lock:
+            if "cells" not in self._made:
+                cells = self._column("cells")
+                if int(cells.max()) >= self.record.lattice.count:
+                    raise self._damaged("cells", "names a place outside the lattice")
+                self._made["cells"] = cells
+            found = self._made["cells"]
+            assert isinstance(found, np.ndarray)
+            return found
+
+    @property
+    def nearby(self) -> Nearby:
+        with self._lock:
+            if "nearby" not in self._made:
+                self._made["nearby"] = Nearby(self.record.lattice, self.cells)
+            found = self._made["nearby"]
+            assert isinstance(found, Nearby)
+            return found
+
+    @property
+    def search(self) -> LevelSearch:
+        with self._lock:
+            if "search" not in self._made:
+                self._made["search"] = self._make_search()
+            found = self._made["search"]
+            assert isinstance(found, LevelSearch)
+            return found
+
+    def bytes(self, name: str) -> npt.NDArray[np.uint8]:
+        data = self._container.section(self._prefix + name)
+        try:
+            return np.frombuffer(inflate(data, self.record.count), np.uint8)
+        except ValueError as error:
+            raise self._damaged(name, str(error)) from None
+
+    def _make_search(self) -> LevelSearch:
+        record = self.record
+        codes = np.frombuffer(self._container.section(self._prefix + "codes"), np.int8)
+        codes = codes.reshape(record.vectors, self._dims)
+        shared = None
+        if record.vectors < record.count:
+            shared = self._column("vectors")
+            named = np.bincount(shared[shared < record.vectors], minlength=record.vectors)
+            if int(shared.max()) >= record.vectors or not named.all():
+                raise self._damaged("vectors", "does not name every vector")
+        try:
+            inverse = inverse_lengths(codes)
+            index = None
+            if record.search.method == "graph":
+                data = self._container.section(self._prefix + "graph")
+                index = assemble(decode_graph(data, record.vectors), codes, record.search.dims)
+        except ValueError as error:
+            raise damaged(self._container.path, f"{self._prefix[:-1]}: {error}") from None
+        return LevelSearch(codes, inverse, shared, index, record.search.ef)
+
+    def _column(self, name: str) -> npt.NDArray[np.uint32]:
+        data = self._container.section(self._prefix + name)
+        try:
+            return decode_column(data, self.record.count)
+        except ValueError as error:
+            raise self._damaged(name, str(error)) from None
+
+    def _damaged(self, name: str, reason: str) -> Exception:
+        return damaged(self._container.path, f"section {self._prefix}{name} {reason}")
+
+
+def _check_sizes(container: Container, manifest: Manifest) -> None:
+    """Check that sections are there and that counts fit them, before anything is allocated.
+
+    Raises:
+        ValueError: a section is missing or of another size; the message names it.
+    """
+    dims, spec = manifest.projection.dims, manifest.spec
+    wanted: dict[str, int | None] = {}
+    if manifest.projection.kind == "matrix":
+        wanted["projection"] = 4 * dims * spec.embedding_dim
+    if manifest.overview is not None:
+        wanted["overview"] = None
+    for number, record in enumerate(manifest.levels):
+        prefix = f"level{number}."
+        wanted[prefix + "codes"] = record.vectors * dims
+        wanted |= {prefix + "cells": None, prefix + "detail": None}
+        if len(manifest.variants) > 1:
+            wanted[prefix + "variants"] = None
+        if record.vectors < record.count:
+            wanted[prefix + "vectors"] = None
+        if record.search.method == "graph":
+            wanted[prefix + "graph"] = None
+            if not 1 <= record.search.dims <= dims:
+                raise ValueError(f"level{number} is searched in {record.search.dims} dimensions")
+        # A cell is four bytes, and a zlib stream holds at most about 1,032 times its length.
+        if 0 < 1032 * container.length(prefix + "cells") < 4 * record.count:
+            raise ValueError(f"section {prefix}cells is too short for {record.count} tiles")
+    for name, length in wanted.items():
+        if name not in container.names:
+            raise ValueError(f"section {name} is missing")
+        if length is not None and container.length(name) != length:
+            raise ValueError(f"section {name} has {container.length(name)} bytes, not {length}")
 
 
 def _levels(records: tuple[LevelRecord, ...]) -> tuple[Level, ...]:
@@ -170,45 +435,3 @@ def _levels(records: tuple[LevelRecord, ...]) -> tuple[Level, ...]:
         levels.append(Level(lattice.footprint_m, lattice.stride_m, first, record.count))
         first += record.count
     return tuple(levels)
-
-
-def _level(
-    record: LevelRecord, dim: int, prefix: str, sections: dict[str, bytes]
-) -> tuple[LevelSearch, Cells]:
-    """Return a level's search and its cells.
-
-    Raises:
-        ValueError: a section is missing or holds impossible values.
-    """
-    cells = _array(sections, prefix + "cells", "<u4", record.count)
-    if int(cells.max()) >= record.lattice.count or len(np.unique(cells)) != len(cells):
-        raise ValueError(f"section {prefix}cells names a place twice or outside the lattice")
-    codes = _array(sections, prefix + "codes", "i1", record.vectors * dim).reshape(-1, dim)
-    scales = _array(sections, prefix + "scales", "<f4", record.vectors)
-    if not are_unit(codes, scales):
-        raise ValueError(f"sections {prefix}codes and {prefix}scales are no unit vectors")
-    vector_of_tile = None
-    if record.vectors < record.count:
-        vector_of_tile = _array(sections, prefix + "vectors", "<u4", record.count)
-        if len(np.unique(vector_of_tile)) != record.vectors or (
-            int(vector_of_tile.max()) >= record.vectors
-        ):
-            raise ValueError(f"section {prefix}vectors does not name every vector")
-    index = None
-    if record.search.method == "graph":
-        graph = decode_graph(_section(sections, prefix + "graph"))
-        index = assemble(graph, dequantise(codes, scales))
-    return LevelSearch(codes, scales, vector_of_tile, index, record.search.ef), cells
-
-
-def _array(sections: dict[str, bytes], name: str, dtype: str, count: int) -> npt.NDArray[Any]:
-    data = _section(sections, name)
-    if len(data) != count * np.dtype(dtype).itemsize:
-        raise ValueError(f"section {name} has {len(data)} bytes, not those of {count} numbers")
-    return np.frombuffer(data, dtype)
-
-
-def _section(sections: dict[str, bytes], name: str) -> bytes:
-    if name not in sections:
-        raise ValueError(f"section {name} is missing")
-    return sections[name]

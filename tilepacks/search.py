@@ -1,8 +1,13 @@
-"""Nearest tiles by cosine: an exact scan where a level is small, its graph where it is large."""
+"""Nearest tiles of a level: by its graph over all of it, exactly where a radius or a few are asked.
+
+Tiles that look the same to the encoder (water, a car park of one colour) share one vector: repeated
+vectors would break the graph, and every one of their tiles is an equal answer.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -10,34 +15,37 @@ import numpy as np
 import numpy.typing as npt
 
 from .quantise import Codes, Floats32
+from .scan import scan
 
 Ids = npt.NDArray[np.int64]
 
 # Below about this many vectors the scan is as fast as the graph, and it is exact.
 GRAPH_MIN_VECTORS = 2000
-_BLOCK_VECTORS = 8192  # rows turned into floats at once: 8 MB at 256 dimensions
+# The graph knows the leading dimensions; this many times the wanted vectors are compared in all.
+_CANDIDATES = 4
+_MIN_CANDIDATES = 48
+_BLOCK_VECTORS = 65536  # compared at once: cosines of a query against them take 256 kB
 
 
 @dataclass(frozen=True)
 class LevelSearch:
-    """The vectors of one level and how to search them.
-
-    Tiles that look the same to the encoder (water, a car park of one colour) share one vector:
-    repeated vectors would break the graph, and every one of their tiles is an equal answer.
+    """The vectors of one level and how to search them; several threads may search at once.
 
     Attributes:
         codes: (V, D) int8, distinct vectors.
-        scales: (V,) float32, see `quantise`.
+        inverse: (V,) float32, 1 / |codes|.
         vector_of_tile: (N,) the vector of each tile, or None where every tile has its own.
-        graph: an `hnswlib.Index` over the vectors, or None for the exact scan.
+        graph: an `hnswlib.Index` over the leading dimensions, or None for the exact scan.
         ef: the graph's search width; the recall it gives is measured when the pack is built.
     """
 
     codes: Codes
-    scales: Floats32
+    inverse: Floats32
     vector_of_tile: npt.NDArray[np.uint32] | None = None
     graph: Any = None
     ef: int = 0
+    # hnswlib keeps the width in the index: two threads with different k must not meet there.
+    _graph_lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
     def tiles(self) -> int:
@@ -62,24 +70,43 @@ class LevelSearch:
 
     def search_vectors(self, queries: Floats32, k: int) -> tuple[Ids, Floats32]:
         """Return the best distinct vectors (B, k) and their cosines; k at most V."""
-        if self.graph is None or k > len(self.codes) // 4:
+        candidates = max(_CANDIDATES * k, _MIN_CANDIDATES)
+        if self.graph is None or candidates > len(self.codes) // 4:
             return self.scan(queries, k)
-        self.graph.set_ef(max(self.ef, 2 * k))
+        dims = int(self.graph.dim)
         try:
-            ids, distances = self.graph.knn_query(queries, k=k, num_threads=1)
+            with self._graph_lock:
+                self.graph.set_ef(max(self.ef, candidates))
+                ids, _ = self.graph.knn_query(queries[:, :dims], k=candidates, num_threads=1)
         except RuntimeError:
-            # The graph reached fewer than k nodes from here; the scan reaches all of them.
+            # The graph reached fewer nodes than that from here; the scan reaches all of them.
             return self.scan(queries, k)
-        return ids.astype(np.int64), (1 - distances).astype(np.float32)
+        found = ids.astype(np.int64)
+        scores = np.empty(found.shape, np.float32)
+        for row, query in enumerate(queries):
+            scores[row] = self.codes[found[row]].astype(np.float32) @ query
+            scores[row] *= self.inverse[found[row]]
+        best, cosines = _best(scores, k)
+        return np.take_along_axis(found, best, axis=1), cosines
 
     def scan(self, queries: Floats32, k: int) -> tuple[Ids, Floats32]:
         """Return the best distinct vectors (B, k) by comparing with all of them; k at most V."""
-        scores = np.empty((len(queries), len(self.codes)), np.float32)
+        ids = np.empty((len(queries), 0), np.int64)
+        cosines = np.empty((len(queries), 0), np.float32)
         for start in range(0, len(self.codes), _BLOCK_VECTORS):
             part = np.s_[start : start + _BLOCK_VECTORS]
-            products = queries @ self.codes[part].astype(np.float32).T
-            np.multiply(products, self.scales[part], out=scores[:, part])
-        return _best(scores, k)
+            scores = scan(queries, self.codes[part], self.inverse[part])
+            found, own = _best(scores, min(k, scores.shape[1]))
+            ids = np.concatenate([ids, found + start], axis=1)
+            cosines = np.concatenate([cosines, own], axis=1)
+            kept, cosines = _best(cosines, min(k, cosines.shape[1]))
+            ids = np.take_along_axis(ids, kept, axis=1)
+        return ids, cosines
+
+    def scores(self, queries: Floats32, tiles: Ids) -> Floats32:
+        """Return the cosines (B, T) float32 of queries (B, D) and some tiles (T,), exactly."""
+        vectors = tiles if self.vector_of_tile is None else self.vector_of_tile[tiles]
+        return scan(queries, self.codes[vectors], self.inverse[vectors])
 
     @cached_property
     def _tiles_by_vector(self) -> tuple[Ids, Ids, Ids]:

@@ -94,19 +94,22 @@ def lattice_over(
     return Lattice(footprint_m, input_px, step_px, west + margin_x, north - margin_y, columns, rows)
 
 
-def cells_inside(lattice: Lattice, frame: LocalFrame, region: BBox) -> npt.NDArray[np.bool_]:
+def cells_inside(
+    lattice: Lattice, frame: LocalFrame, region: BBox, rows: range, columns: range
+) -> npt.NDArray[np.bool_]:
     """Return (rows, columns) bool: whether a tile's four corners lie in the region.
 
     A tile that sticks out by less than one percent of its side counts as inside.
     """
     inner = lattice.footprint_m * (0.5 - _EDGE_TOLERANCE)
-    inside = np.ones(lattice.count, np.bool_)
-    east, north = lattice.centers_m(np.arange(lattice.count, dtype=np.uint32))
+    inside = np.ones((len(rows), len(columns)), np.bool_)
+    cells = np.array(rows)[:, None] * lattice.columns + np.array(columns)
+    east, north = lattice.centers_m(cells)
     for right, up in ((-1, -1), (-1, 1), (1, -1), (1, 1)):
         lat, lon = frame.to_wgs84(east + right * inner, north + up * inner)
         inside &= (lon >= region.west) & (lon <= region.east)
         inside &= (lat >= region.south) & (lat <= region.north)
-    return inside.reshape(lattice.rows, lattice.columns)
+    return inside
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ import numpy as np
 from .quantise import Floats32, dequantise
 from .search import LevelSearch
 
-_WIDTHS = (16, 32, 64, 128, 256)
+_WIDTHS = (48, 96, 192, 384)
 _WANTED_AT_1, _WANTED_AT_10 = 0.99, 0.95
 # A graph that loses more than this is not used: the exact scan costs milliseconds, not a wrong fix.
 _LEAST_AT_1 = 0.95
 _QUERIES = 256
+_LEAST_VIEWS = 100
 _SEED = 5
 # Length of the random part added to a unit vector: the query's cosine with it is then 0.8, about
 # what a frame taken in another season reaches with its own tile.
@@ -27,12 +28,14 @@ class SearchPlan:
 
     Attributes:
         method: `graph` or `exact`.
+        dims: leading dimensions that the graph knows, 0 for the exact scan.
         ef: search width of the graph, 0 for the exact scan.
         recall_at_1: share of queries whose best vector is found.
         recall_at_10: share of the ten best vectors that is found.
     """
 
     method: str
+    dims: int = 0
     ef: int = 0
     recall_at_1: float = 1.0
     recall_at_10: float = 1.0
@@ -41,13 +44,18 @@ class SearchPlan:
 EXACT = SearchPlan("exact")
 
 
-def choose_search(level: LevelSearch) -> SearchPlan:
+def choose_search(level: LevelSearch, views: Floats32 | None = None) -> SearchPlan:
     """Return the narrowest search of a level's graph that reaches the wanted recall.
 
-    Queries are the level's own vectors, chosen and disturbed by a seeded generator. Where the
-    widest search misses too much, the answer is `EXACT`.
+    Where the widest search misses too much, the answer is `EXACT`.
+
+    Args:
+        level: with its graph.
+        views: (P, D) float32, vectors of trial views, which lie farther from any tile than tiles
+            from each other; where there are too few, the level's own vectors, chosen and disturbed
+            by a seeded generator, stand in.
     """
-    queries = _queries(level)
+    queries = views if views is not None and len(views) >= _LEAST_VIEWS else _queries(level)
     k = min(10, len(level.codes))
     truth = level.scan(queries, k)[0]
     plan = EXACT
@@ -55,7 +63,7 @@ def choose_search(level: LevelSearch) -> SearchPlan:
         found = dataclasses.replace(level, ef=ef).search_vectors(queries, k)[0]
         at_1 = float((found[:, 0] == truth[:, 0]).mean())
         at_10 = float((found[:, :, None] == truth[:, None, :]).any(axis=2).mean())
-        plan = SearchPlan("graph", ef, round(at_1, 4), round(at_10, 4))
+        plan = SearchPlan("graph", int(level.graph.dim), ef, round(at_1, 4), round(at_10, 4))
         if at_1 >= _WANTED_AT_1 and at_10 >= _WANTED_AT_10:
             return plan
     return plan if plan.recall_at_1 >= _LEAST_AT_1 else EXACT
@@ -67,6 +75,6 @@ def _queries(level: LevelSearch) -> Floats32:
     chosen = rng.choice(count, min(_QUERIES, count), replace=False)
     noise = rng.standard_normal((len(chosen), dim))
     noise *= _NOISE / np.linalg.norm(noise, axis=1, keepdims=True)
-    queries = dequantise(level.codes[chosen], level.scales[chosen]) + noise
+    queries = dequantise(level.codes[chosen]) + noise
     unit: Floats32 = (queries / np.linalg.norm(queries, axis=1, keepdims=True)).astype(np.float32)
     return unit

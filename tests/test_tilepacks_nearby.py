@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s4g.tilepacks.nearby import MAX_METRES, Nearby
+from s4g.tilepacks.tiling import Lattice
+
+
+@given(
+    st.integers(1, 12),
+    st.integers(1, 12),
+    st.integers(1, 200),
+    st.floats(-300, 300),
+    st.floats(-300, 300),
+    st.one_of(st.floats(0, 500), st.sampled_from([0.0, 20.0, 40.0])),
+    st.integers(0, 1000),
+)
+def test_tiles_within_a_radius_are_those_that_brute_force_finds(
+    columns: int, rows: int, count: int, east_m: float, north_m: float, radius_m: float, seed: int
+) -> None:
+    lattice = Lattice(80.0, 64, 16, -100.0, 90.0, columns, rows)
+    # In any order, with cells that hold several tiles and cells that hold none.
+    cells = np.random.default_rng(seed).integers(0, lattice.count, count).astype(np.uint32)
+    found = Nearby(lattice, cells).within(east_m, north_m, radius_m)
+    east, north = lattice.centers_m(cells)
+    away = np.hypot(east - east_m, north - north_m)
+    assert found.dtype == np.int64
+    assert (np.diff(found) > 0).all()
+    assert set(np.flatnonzero(away < radius_m - 1e-6)) <= set(found)
+    assert set(found) <= set(np.flatnonzero(away <= radius_m + 1e-6))
+
+
+def test_a_radius_of_nothing_finds_the_tile_that_is_there() -> None:
+    lattice = Lattice(80.0, 64, 16, 0.0, 0.0, 5, 5)
+    nearby = Nearby(lattice, np.array([7, 3, 7], np.uint32))
+    (east,), (north,) = lattice.centers_m(np.array([7], np.uint32))
+    assert nearby.within(east, north, 0.0).tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("east_m", [-MAX_METRES, 0.0, MAX_METRES])
+@pytest.mark.parametrize("radius_m", [10.0, MAX_METRES])
+def test_points_far_away_are_no_trouble(east_m: float, radius_m: float) -> None:
+    # The finest lattice that a manifest may have: columns are counted in 1e-8 m.
+    lattice = Lattice(1e-3, 1 << 16, 1, 0.0, 0.0, 5, 5)
+    found = Nearby(lattice, np.arange(25, dtype=np.uint32)).within(east_m, 0.0, radius_m)
+    assert found.tolist() == (list(range(25)) if abs(east_m) < radius_m else [])
+
+
+def test_a_lattice_of_endless_rows_takes_no_memory() -> None:
+    lattice = Lattice(1e-3, 1 << 16, 1, 0.0, 0.0, 1, 2**32 - 1)
+    nearby = Nearby(lattice, np.array([0, 2**32 - 2], np.uint32))
+    tracemalloc.start()
+    assert nearby.within(0.0, 0.0, 1e6).tolist() == [0, 1]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100_000

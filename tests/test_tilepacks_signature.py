@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from s4g.core.errors import InputError, IntegrityError
+from s4g.tilepacks.format import SEAL_BYTES, encode_container, open_container
+from s4g.tilepacks.signature import (
+    check_signature,
+    key_id,
+    make_keys,
+    read_public_key,
+    sign_pack,
+)
+
+DATA = b"".join(encode_container({"a": 1}, {"first": b"abc" * 30, "last": bytes(200)}))
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> tuple[Path, Path]:
+    return make_keys(tmp_path / "ops")
+
+
+@pytest.fixture
+def pack(tmp_path: Path) -> Path:
+    path = tmp_path / "p.s4gpack"
+    path.write_bytes(DATA)
+    return path
+
+
+def test_a_signed_pack_is_known_by_its_key(pack: Path, keys: tuple[Path, Path]) -> None:
+    found = sign_pack(pack, keys[0])
+    public = read_public_key(keys[1])
+    assert check_signature(open_container(pack), public) == found == key_id(public)
+
+
+def test_signing_changes_no_byte_of_the_content(pack: Path, keys: tuple[Path, Path]) -> None:
+    sign_pack(pack, keys[0])
+    assert pack.read_bytes()[:-SEAL_BYTES] == DATA
+
+
+def test_signing_again_replaces_the_signature(
+    tmp_path: Path, pack: Path, keys: tuple[Path, Path]
+) -> None:
+    sign_pack(pack, keys[0])
+    other = make_keys(tmp_path / "other")
+    sign_pack(pack, other[0])
+    assert len(pack.read_bytes()) == len(DATA) + SEAL_BYTES
+    check_signature(open_container(pack), read_public_key(other[1]))
+
+
+def test_the_private_key_is_for_its_owner_alone(keys: tuple[Path, Path]) -> None:
+    assert stat.S_IMODE(keys[0].stat().st_mode) == 0o600
+
+
+def test_a_pack_of_another_key_is_refused(
+    tmp_path: Path, pack: Path, keys: tuple[Path, Path]
+) -> None:
+    signed = sign_pack(pack, keys[0])
+    other = read_public_key(make_keys(tmp_path / "other")[1])
+    with pytest.raises(IntegrityError) as error:
+        check_signature(open_container(pack), other)
+    assert str(error.value) == (
+        f"{pack}: signed by key {signed}, not by {key_id(other)}; use a pack from whom you trust"
+    )
+
+
+def test_a_pack_without_signature_is_refused(pack: Path, keys: tuple[Path, Path]) -> None:
+    with pytest.raises(IntegrityError) as error:
+        check_signature(open_container(pack), read_public_key(keys[1]))
+    assert str(error.value) == (
+        f"{pack}: is not signed; sign it with s4g-pack sign, or do without --require-signature"
+    )
+
+
+@pytest.mark.parametrize("place", [-1, -64, -65, -96])
+def test_an_altered_signature_is_refused(pack: Path, keys: tuple[Path, Path], place: int) -> None:
+    sign_pack(pack, keys[0])
+    data = bytearray(pack.read_bytes())
+    data[place] ^= 1
+    pack.write_bytes(data)
+    with pytest.raises(IntegrityError, match="its signature is wrong"):
+        check_signature(open_container(pack))
+
+
+def test_a_signature_of_another_pack_is_refused(
+    tmp_path: Path, pack: Path, keys: tuple[Path, Path]
+) -> None:
+    sign_pack(pack, keys[0])
+    other = tmp_path / "other.s4gpack"
+    content = b"".join(encode_container({"a": 2}, {"first": b"abc"}))
+    other.write_bytes(content + pack.read_bytes()[-SEAL_BYTES:])
+    with pytest.raises(IntegrityError, match="its signature is wrong"):
+        check_signature(open_container(other))
+
+
+def test_a_damaged_pack_is_not_signed(pack: Path, keys: tuple[Path, Path]) -> None:
+    damaged = DATA[:-1] + b"?"
+    pack.write_bytes(damaged)
+    with pytest.raises(IntegrityError, match="section last does not match its SHA-256"):
+        sign_pack(pack, keys[0])
+    assert pack.read_bytes() == damaged
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"-----BEGIN PRIVATE KEY-----\nx\n"])
+def test_a_file_that_is_no_key_is_refused(tmp_path: Path, pack: Path, content: bytes) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as error:
+        sign_pack(pack, path)
+    assert str(error.value) == (
+        f"{path}: no Ed25519 private key without password; make one with s4g-pack keygen"
+    )
+    with pytest.raises(InputError) as error:
+        read_public_key(path)
+    assert str(error.value) == (
+        f"{path}: no Ed25519 public key; give the .pub file of s4g-pack keygen"
+    )
+
+
+def test_the_two_keys_are_not_taken_for_each_other(pack: Path, keys: tuple[Path, Path]) -> None:
+    with pytest.raises(InputError, match="no Ed25519 private key"):
+        sign_pack(pack, keys[1])
+    with pytest.raises(InputError, match="no Ed25519 public key"):
+        read_public_key(keys[0])
+
+
+def test_keys_are_not_overwritten(tmp_path: Path, keys: tuple[Path, Path]) -> None:
+    before = keys[0].read_bytes()
+    with pytest.raises(InputError, match="already exists; pass --overwrite"):
+        make_keys(tmp_path / "ops")
+    assert keys[0].read_bytes() == before
+    make_keys(tmp_path / "ops", overwrite=True)
+    assert keys[0].read_bytes() != before

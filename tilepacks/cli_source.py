@@ -1,0 +1,128 @@
+"""The options of `s4g-pack` that say where imagery comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ..core.errors import InputError
+
+if TYPE_CHECKING:
+    from ..core.geo import BBox
+    from ..core.ground import GroundSource
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_SOURCE = (
+    "GeoTIFF or other raster, a folder or 'glob*.tif' of them, .mbtiles, .pmtiles, a z/x/y folder, "
+    "a STAC item (.json), https://….tif, a template https://…/{z}/{x}/{y}.png, or "
+    "landscape[:key=value,…]."
+)
+_OPTIONS = (
+    click.option("--source", help=_SOURCE),
+    click.option(
+        "--also",
+        multiple=True,
+        metavar="SOURCE",
+        help="The same ground on another date: one more vector for each tile; may be repeated.",
+    ),
+    click.option("--attribution", default="", help="Credit to show with imagery that names none."),
+    click.option("--zoom", metavar="Z|MIN-MAX", help="Zooms to take from a tile server."),
+    click.option(
+        "--rate",
+        type=click.FloatRange(0.01, 1000),
+        default=5.0,
+        show_default=True,
+        help="Requests per second to it, at most.",
+    ),
+    click.option(
+        "--retries",
+        type=click.IntRange(0, 100),
+        default=5,
+        show_default=True,
+        help="How often a failed request is repeated.",
+    ),
+    click.option("--contact", default="", help="Tells the server's operator who asks."),
+    click.option(
+        "--cache",
+        type=click.Path(path_type=Path),
+        help="Folder for fetched tiles.  [default: the user's cache]",
+    ),
+    click.option(
+        "--i-have-permission",
+        "permission",
+        is_flag=True,
+        help="For public tile servers that forbid bulk download without an agreement.",
+    ),
+)
+
+
+def source_options(command: _F) -> _F:
+    """Add the options."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """What was given; `bounds` is the region to fetch from a tile server."""
+
+    attribution: str
+    zoom: str | None
+    rate_per_s: float
+    retries: int
+    contact: str
+    cache: Path | None
+    permission: bool
+    bounds: BBox | None
+
+    def open(self, source: str) -> GroundSource:
+        """Open one source.
+
+        Raises:
+            InputError: it is missing, no imagery, or an option that it needs is.
+            S4GError: a server refuses.
+        """
+        from ..core.sources import open_ground, open_url
+
+        if "{" not in source:
+            ground = open_ground(source)
+            if self.attribution and not ground.attribution:
+                ground.attribution = self.attribution
+            return ground
+        from ..core.source_xyz_url import UrlOptions
+
+        if self.bounds is None:
+            raise InputError("--bbox, --area or --route is missing: a tile server has no end")
+        if self.zoom is None:
+            raise InputError("--zoom is missing: which zooms to take from the tile server")
+        first, last = _zooms(self.zoom)
+        return open_url(
+            source,
+            UrlOptions(
+                self.attribution,
+                first,
+                last,
+                self.bounds,
+                self.rate_per_s,
+                self.contact,
+                self.cache,
+                self.permission,
+                self.retries,
+            ),
+        )
+
+
+def _zooms(text: str) -> tuple[int, int]:
+    first, _, last = text.partition("-")
+    try:
+        found = int(first), int(last or first)
+    except ValueError:
+        raise InputError(
+            f"--zoom {text}: expected a number or two, for example 19 or 16-19"
+        ) from None
+    return found

@@ -7,12 +7,14 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from s4g.core.console import run_command
 from s4g.core.engine_onnx import OnnxEngine
+from s4g.core.errors import S4GError
 from s4g.tilepacks.cli import cli
 
 BOX = "9.001,46.9517,9.003,46.9532"
@@ -315,6 +317,109 @@ def test_full_disk_is_one_line_exit_code_1_and_leaves_nothing(
     )
     assert "Traceback" not in run.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def _told(command: Command, out: Path, *arguments: object) -> dict[str, Any]:
+    code, told, err = command.build("--levels", "80", "--out", out, "--json", *arguments)
+    assert code == 0, err
+    return dict(json.loads(told))
+
+
+def test_another_date_and_headings_multiply_the_vectors(command: Command, tmp_path: Path) -> None:
+    other = _geotiff(tmp_path / "older.tif", _image(512, 640))
+    plain = _told(command, tmp_path / "plain")
+    dated = _told(command, tmp_path / "dated", "--also", other)
+    turned = _told(command, tmp_path / "turned", "--headings", "4", "--also", other)
+    tiles = [told["levels"][0]["tiles"] for told in (plain, dated, turned)]
+    assert tiles == [tiles[0], 2 * tiles[0], 8 * tiles[0]]
+    assert [told["headings"] for told in (plain, dated, turned)] == [1, 1, 4]
+    assert [layer["name"] for layer in dated["layers"]] == ["toy.tif", "older.tif"]
+    assert command("verify", tmp_path / "turned")[0] == 0
+
+
+def test_too_many_headings_are_refused(command: Command, tmp_path: Path) -> None:
+    source = command.options[1]
+    arguments = ["--also", source, "--headings", "36", "--out", tmp_path / "p"]
+    code, _, err = command.build(*arguments, "--dry-run")
+    assert code == 2
+    assert err.splitlines()[-1] == (
+        "error: --headings 36: with 2 layers of imagery 72 vectors a place, at most 64; use fewer"
+    )
+    assert command.build("--headings", "37", "--out", tmp_path / "p")[0] == 2
+
+
+def test_the_length_of_vectors_is_the_users_choice(command: Command, tmp_path: Path) -> None:
+    assert _told(command, tmp_path / "p", "--dims", "16")["dims"] == 16
+    compact = _told(command, tmp_path / "c", "--compact")
+    assert compact["dims"] == 32  # all that the encoder has; 64 of a larger one
+    code, _, err = command.build("--dims", "33", "--out", tmp_path / "x")
+    assert (code, err.splitlines()[-1]) == (
+        2,
+        "error: --dims 33: this encoder's embeddings have 32; choose 8 to 32",
+    )
+    code, _, err = command.build("--dims", "16", "--compact", "--out", tmp_path / "x")
+    assert code == 2
+    assert err.startswith("error: --compact chooses --dims itself; give one of them (see ")
+
+
+def test_the_number_of_workers_does_not_show(command: Command, tmp_path: Path) -> None:
+    for workers in ("1", "3"):
+        _told(command, tmp_path / workers, "--workers", workers)
+    assert (tmp_path / "1").read_bytes() == (tmp_path / "3").read_bytes()
+    assert command.build("--workers", "0", "--out", tmp_path / "p")[0] == 2
+
+
+def test_a_build_that_was_stopped_goes_on_or_starts_again(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, calls = tmp_path / "p.s4gpack", iter(range(1000))
+    options = ["--levels", "40,80", "--out", path]
+    embed = OnnxEngine.embed
+
+    def stopping(engine: OnnxEngine, images: np.ndarray) -> np.ndarray:
+        if next(calls) == 22:
+            raise S4GError("the device is lost")
+        return embed(engine, images)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OnnxEngine, "embed", stopping)
+        code, _, err = command.build(*options)
+    assert (code, err.splitlines()[-1]) == (1, "error: the device is lost")
+    assert not path.exists()
+    code, _, err = command.build(*options, "--headings", "2")
+    assert (code, err.splitlines()[-1]) == (
+        2,
+        f"error: {path}: was begun with another options; repeat the former command to go on, or "
+        "pass --restart to throw away what is done",
+    )
+    assert command.build(*options)[0] == 0
+    went_on = path.read_bytes()
+    assert command.build(*options, "--restart", "--overwrite")[0] == 0
+    assert path.read_bytes() == went_on
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_pack_is_signed_and_checked_by_its_key(command: Command, tmp_path: Path) -> None:
+    path = tmp_path / "p.s4gpack"
+    _told(command, path, "--no-overview")
+    for name in ("ops", "other"):
+        code, out, _ = command("keygen", tmp_path / name)
+        assert code == 0
+        assert out.startswith(f"{tmp_path / name}.key: keep it secret\n{tmp_path / name}.pub: key ")
+    keys = [tmp_path / name for name in ("ops.pub", "other.pub")]
+    code, _, err = command("verify", path, "--key", keys[0])
+    assert (code, err) == (
+        2,
+        f"error: {path}: is not signed; sign it with s4g-pack sign, or do without "
+        "--require-signature\n",
+    )
+    code, out, _ = command("sign", path, "--key", tmp_path / "ops.key")
+    signer = out.split()[-1]
+    assert (code, out) == (0, f"{path}: signed by key {signer}\n")
+    assert json.loads(command("verify", path, "--key", keys[0], "--json")[1])["signed_by"] == signer
+    assert json.loads(command("info", path, "--json")[1])["signed_by"] == signer
+    code, _, err = command("verify", path, "--key", keys[1])
+    assert code == 2 and err.startswith(f"error: {path}: signed by key {signer}, not by ")
 
 
 def test_help_has_an_example_and_loads_nothing_heavy() -> None:

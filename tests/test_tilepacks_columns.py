@@ -83,7 +83,10 @@ def test_another_length_is_refused(data: bytes, more: int) -> None:
 def test_any_altered_or_missing_byte_is_refused(data: st.DataObject) -> None:
     stream = deflate(bytes(range(200)))
     place = data.draw(st.integers(0, len(stream) - 1))
-    for altered in (stream[:place], stream[:place] + bytes([stream[place] ^ 1]) + stream[place + 1 :]):
+    for altered in (
+        stream[:place],
+        stream[:place] + bytes([stream[place] ^ 1]) + stream[place + 1 :],
+    ):
         try:
             assert inflate(altered, 200) == bytes(range(200))  # a bit that zlib ignores
         except ValueError as error:

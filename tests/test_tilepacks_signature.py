@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import base64
+import re
 import stat
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+from hypothesis import given
+from hypothesis import strategies as st
 
 from s4g.core.errors import InputError, IntegrityError
 from s4g.tilepacks.format import SEAL_BYTES, encode_container, open_container
@@ -125,6 +131,67 @@ def test_the_two_keys_are_not_taken_for_each_other(pack: Path, keys: tuple[Path,
         sign_pack(pack, keys[1])
     with pytest.raises(InputError, match="no Ed25519 public key"):
         read_public_key(keys[0])
+
+
+@given(st.data())
+def test_no_byte_of_a_signed_pack_can_be_altered(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("signed")
+    path, (private, public) = folder / "p.s4gpack", make_keys(folder / "ops")
+    path.write_bytes(DATA)
+    sign_pack(path, private)
+    whole = path.read_bytes()
+    place = data.draw(st.integers(0, len(whole) - 1))
+    change = data.draw(st.integers(1, 255))
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ change]) + whole[place + 1 :])
+    with pytest.raises(IntegrityError, match=f"^{re.escape(str(path))}: ") as error:
+        container = open_container(path)
+        check_signature(container, read_public_key(public))
+        container.verify()
+    assert "\n" not in str(error.value)
+
+
+def test_content_of_an_attacker_with_right_hashes_is_refused(
+    pack: Path, keys: tuple[Path, Path]
+) -> None:
+    sign_pack(pack, keys[0])
+    seal = pack.read_bytes()[-SEAL_BYTES:]
+    altered = b"".join(encode_container({"a": 1}, {"first": b"abd" * 30, "last": bytes(200)}))
+    pack.write_bytes(altered + seal)
+    open_container(pack).verify()
+    with pytest.raises(IntegrityError, match="its signature is wrong"):
+        check_signature(open_container(pack), read_public_key(keys[1]))
+
+
+@pytest.mark.parametrize("kind", ["rsa", "password", "unknown"])
+def test_a_key_of_another_kind_is_refused(tmp_path: Path, pack: Path, kind: str) -> None:
+    secret: serialization.KeySerializationEncryption = serialization.NoEncryption()
+    key: ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey = ed25519.Ed25519PrivateKey.generate()
+    if kind == "rsa":
+        key = rsa.generate_private_key(65537, 2048)
+    elif kind == "password":
+        secret = serialization.BestAvailableEncryption(b"secret")
+    form = serialization.PrivateFormat.PKCS8
+    text = key.private_bytes(serialization.Encoding.PEM, form, secret)
+    if kind == "unknown":  # PKCS #8 of an algorithm that nobody has
+        der = bytes.fromhex("3014020100300a06082a811ccf55018299030403020101")
+        body = base64.b64encode(der).decode()
+        text = f"-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n".encode()
+    path = tmp_path / "x.key"
+    path.write_bytes(text)
+    with pytest.raises(InputError) as error:
+        sign_pack(pack, path)
+    assert str(error.value) == (
+        f"{path}: no Ed25519 private key without password; make one with s4g-pack keygen"
+    )
+    assert pack.read_bytes() == DATA
+
+
+def test_a_missing_key_is_refused(tmp_path: Path, pack: Path) -> None:
+    with pytest.raises(InputError) as error:
+        sign_pack(pack, tmp_path / "none.key")
+    assert str(error.value) == (f"{tmp_path}/none.key: cannot be read (No such file or directory)")
 
 
 def test_keys_are_not_overwritten(tmp_path: Path, keys: tuple[Path, Path]) -> None:

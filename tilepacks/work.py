@@ -134,16 +134,15 @@ def _empty(path: Path) -> None:
 def _check_plan(out: Path, path: Path, plan: Mapping[str, Any]) -> None:
     file = path / _PLAN
     wanted = json.loads(json.dumps(plan))
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        found = None
-    except (OSError, ValueError):
-        found = {}
-    if found is None:
+    if not file.exists():
         with atomic_file(file, overwrite=True) as temporary:
             temporary.write_text(json.dumps(plan, indent=2, sort_keys=True), encoding="utf-8")
-    elif found != wanted:
+        return
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = {}
+    if found != wanted:
         keys = sorted(set(wanted) | set(found)) if isinstance(found, dict) else ["it"]
         changed = [k for k in keys if not isinstance(found, dict) or found.get(k) != wanted.get(k)]
         raise InputError(

@@ -56,10 +56,13 @@ class Coordinates:
 
     def read(self, frame: LocalFrame, window: GroundWindow) -> GroundImage:
         """Return x and y, 12 bits each, as red, green and blue."""
-        x = np.rint(window.west_m + self._half + np.arange(window.width_px)).astype(int)[None]
-        y = np.rint(self._half - window.north_m + np.arange(window.height_px)).astype(int)[:, None]
-        x, y = np.broadcast_arrays(np.clip(x, 0, 4095), np.clip(y, 0, 4095))
-        rgb = np.stack([x & 255, (x >> 8) | (y >> 8 << 4), y & 255], axis=2).astype(np.uint8)
+        x = np.rint(window.west_m + self._half + np.arange(window.width_px)).astype(int)
+        y = np.rint(self._half - window.north_m + np.arange(window.height_px)).astype(int)
+        x, y = np.clip(x, 0, 4095), np.clip(y, 0, 4095)
+        rgb = np.empty((len(y), len(x), 3), np.uint8)
+        rgb[..., 0] = x & 255
+        rgb[..., 1] = (x >> 8).astype(np.uint8) | (y >> 8 << 4).astype(np.uint8)[:, None]
+        rgb[..., 2] = (y & 255)[:, None]
         return GroundImage(rgb, np.ones(rgb.shape[:2], np.bool_))
 
     def close(self) -> None:

@@ -274,6 +274,23 @@ def test_an_altered_pack_is_refused(tool: Tool, toy_pack: Path, tmp_path: Path) 
     assert len(result.err.splitlines()) == 1
 
 
+def test_only_a_pack_of_whom_it_trusts_is_flown(tool: Tool, toy_pack: Path, tmp_path: Path) -> None:
+    from s4g.tilepacks.signature import make_keys, sign_pack
+
+    private, public = make_keys(tmp_path / "ops")
+    signed = tmp_path / "signed.s4gpack"
+    signed.write_bytes(toy_pack.read_bytes())
+    assert_refused(
+        tool.run(pack=signed, require_signature=public),
+        f"{signed}: is not signed; sign it with s4g-pack sign, or do without --require-signature",
+    )
+    sign_pack(signed, private)
+    assert tool.run(pack=signed, require_signature=public).code == 0
+    other = make_keys(tmp_path / "other")[1]
+    refused = tool.run(pack=signed, require_signature=other)
+    assert refused.code == 2 and "use a pack from whom you trust" in refused.err
+
+
 def test_a_missing_pack_is_refused(tool: Tool, tmp_path: Path) -> None:
     result = tool.run(pack=tmp_path / "none.s4gpack")
     assert result.code == 2

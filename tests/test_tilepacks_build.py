@@ -81,6 +81,15 @@ def test_same_inputs_give_the_same_bytes_however_many_read(
     assert [path.name for path in tmp_path.iterdir()] == ["p"]
 
 
+def test_the_number_of_readers_may_change_meanwhile(
+    tmp_path: Path, toy_source: Path, toy_encoder: Path, whole: Path
+) -> None:
+    with pytest.raises(Killed):
+        build(toy_source, toy_encoder, tmp_path / "p", sum(TILE_CALLS), workers=1)
+    build(toy_source, toy_encoder, tmp_path / "p", workers=3)
+    assert sha256(tmp_path / "p") == sha256(whole)
+
+
 @pytest.mark.parametrize("stops", [(0,), (1, 2), (21, 5), (30, 3)])
 def test_an_interrupted_build_goes_on_to_the_same_bytes(
     tmp_path: Path, toy_source: Path, toy_encoder: Path, whole: Path, stops: tuple[int, ...]
@@ -180,6 +189,47 @@ def test_a_full_disk_keeps_what_is_done(
     )
     build(toy_source, toy_encoder, out)
     assert sha256(out) == sha256(whole)
+
+
+def test_a_disk_that_is_full_at_the_end_costs_no_work(
+    tmp_path: Path,
+    toy_source: Path,
+    toy_encoder: Path,
+    whole: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out, replace = tmp_path / "p", Path.replace
+
+    def full(self: Path, target: Path) -> Path:
+        if target == out:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", full)
+        with pytest.raises(S4GError) as error:
+            build(toy_source, toy_encoder, out)
+    assert str(error.value) == (
+        f"{out}: cannot write (No space left on device); free some space or choose another place; "
+        "nothing was left behind"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == [".p.work"]
+    build(toy_source, toy_encoder, out, calls=0)
+    assert sha256(out) == sha256(whole)
+
+
+def test_text_that_a_pack_cannot_hold_is_replaced(tmp_path: Path, toy_encoder: Path) -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+    ground = ArrayGround(
+        rgb, np.ones((200, 200), bool), LocalFrame(47.0, 8.0), -100.0, 100.0, 1.0, "a\udcff.tif"
+    )
+    ground.attribution = "(c) somebody\n  2020\x1b[2J"
+    engine = load_engine(toy_encoder, threads=1)
+    plan = plan_pack(ground, engine.spec, None, (80.0,), 0.5)
+    build_pack([ground], engine, plan, tmp_path / "p", BuildOptions())
+    with open_pack(tmp_path / "p") as pack:
+        (layer,) = pack.manifest.layers
+    assert (layer.name, layer.attribution) == ("a?.tif", "(c) somebody 2020?[2J")
 
 
 def test_manifest_tells_source_and_credit_but_no_folder(whole: Path, toy_encoder: Path) -> None:

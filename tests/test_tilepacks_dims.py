@@ -59,7 +59,7 @@ def test_no_more_dimensions_are_kept_than_find_the_views(rank: int, wanted: int)
 
 
 def test_more_dimensions_are_kept_where_few_lose_places() -> None:
-    # Ten tiles each share a hundred strong directions; what tells them apart is weak and all around.
+    # Ten tiles each share a hundred strong directions; what tells them apart is weak.
     weak = np.random.default_rng(2).standard_normal((LATTICE.count, DIM)).astype(np.float32)
     rows = np.tile(_rows(100)[:100], (10, 1)) + 0.005 * weak
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)

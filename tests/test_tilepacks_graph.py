@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import runpy
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import hnswlib
 import numpy as np
@@ -186,7 +188,12 @@ def test_a_graph_of_another_number_of_vectors_is_refused(graph: Graph, codes: Co
 def test_image_that_hnswlib_refuses_is_an_error(
     monkeypatch: pytest.MonkeyPatch, codes: Codes, graph: Graph
 ) -> None:
-    whole = graph_module._image_from_graph
-    monkeypatch.setattr(graph_module, "_image_from_graph", lambda *args: whole(*args)[:-4])
+    whole = graph_module._write_image
+
+    def cut(path: Path, *parts: Any) -> None:
+        whole(path, *parts)
+        os.truncate(path, path.stat().st_size - 4)
+
+    monkeypatch.setattr(graph_module, "_write_image", cut)
     with pytest.raises(S4GError, match="^hnswlib cannot load the graph "):
         assemble(graph, codes, 16)

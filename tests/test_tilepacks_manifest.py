@@ -83,6 +83,14 @@ def test_pack_without_a_picture_is_read() -> None:
          "is W,S,E,N"),
         ("frame.lat_deg", 91, "its manifest entry frame.lat_deg is 91, out of range"),
         ("layers.0.gsd_m", 1e999, "its manifest entry layers.0.gsd_m is inf, out of range"),
+        ("layers.0.gsd_m", 10**400, "its manifest entry layers.0.gsd_m is 10000000000000000000, "
+         "out of range"),
+        ("layers.0.name", "a\x1b[2J", "its manifest entry layers.0.name holds unprintable "
+         "characters"),
+        ("tool", "\ud800", "its manifest entry tool holds unprintable characters"),
+        ("projection.shares", {"a\n": 1}, "its manifest entry projection.shares holds unprintable "
+         "characters"),
+        ("overview.height_px", 4097, "its manifest entry overview.height_px is out of range"),
         ("layers", [1], "its manifest entry layers.0 is no object"),
         ("variants", [], "its manifest has 0 variants"),
         ("variants.1.layer", 2, "its manifest entry variants.1.layer is out of range"),

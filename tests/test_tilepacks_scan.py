@@ -21,6 +21,11 @@ def _float(queries: np.ndarray, codes: np.ndarray) -> np.ndarray:
     return np.asarray(queries.astype(np.float64) @ vectors.T)
 
 
+def _bound(queries: np.ndarray) -> float:
+    """Return how far off a cosine may be: half a fine step for every coordinate, and float32."""
+    return float(np.abs(queries).max() * np.sqrt(queries.shape[1]) / 127 / 508 + 2e-6)
+
+
 @given(st.integers(1, 5), st.integers(1, 130), st.integers(1, 300), st.integers(0, 999))
 def test_cosines_are_those_of_float_arithmetic(
     queries: int, count: int, dim: int, seed: int
@@ -31,7 +36,14 @@ def test_cosines_are_those_of_float_arithmetic(
     asked = toy.unit(queries, dim, seed)
     found = scan(asked, codes, inverse_lengths(codes))
     assert found.shape == (queries, count) and found.dtype == np.float32
-    np.testing.assert_allclose(found, _float(asked, codes), atol=2e-5)
+    np.testing.assert_allclose(found, _float(asked, codes), rtol=0, atol=_bound(asked))
+
+
+@given(st.integers(64, 256), st.integers(0, 999))
+def test_cosines_of_a_pack_are_within_two_in_a_hundred_thousand(dim: int, seed: int) -> None:
+    codes, asked = toy.codes_of(50, dim, seed), toy.unit(2, dim, seed + 1)
+    found = scan(asked, codes, inverse_lengths(codes))
+    np.testing.assert_allclose(found, _float(asked, codes), rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("value", [127, -127, -128])

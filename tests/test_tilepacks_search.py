@@ -94,7 +94,7 @@ def test_equal_scores_come_in_the_order_of_the_tiles() -> None:
     assert ids[0].tolist() == [*range(30), *range(31, 50), 30]
 
 
-@given(st.integers(1, 200), st.integers(1, 4), st.sampled_from([1, 7, 64, 200]), st.integers(0, 99))
+@given(st.integers(1, 200), st.integers(1, 4), st.sampled_from([64, 128, 200]), st.integers(0, 99))
 def test_cosines_of_a_scan_are_those_of_float_arithmetic(
     count: int, queries: int, dim: int, seed: int
 ) -> None:
@@ -119,6 +119,7 @@ def test_hits_of_leading_dimensions_are_ranked_in_all_of_them() -> None:
     queries = dequantise(codes[:100])
     ids, scores = level.search(queries, 3)
     assert (ids[:, 0] == np.arange(100)).mean() > 0.97
+    assert (np.diff(scores, axis=1) <= 0).all()
     wanted = np.take_along_axis(queries @ dequantise(codes).T, ids, axis=1)
     np.testing.assert_allclose(scores, wanted, atol=1e-5)
 

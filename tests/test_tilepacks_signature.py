@@ -23,6 +23,16 @@ from s4g.tilepacks.signature import (
 
 DATA = b"".join(encode_container({"a": 1}, {"first": b"abc" * 30, "last": bytes(200)}))
 
+# A key made for this test, of a curve (secp112r1) that the library does not know.
+_FOREIGN = (
+    "304e020100301006072a8648ce3d020106052b8104000604373035020101040ec7ab46e0e59a8b9c"
+    "b40f8f9eeb38a120031e000445c680e65c86463a1884b721a3ad746123d1bb0d4aa29122a71d02b9"
+)
+_FOREIGN_PUBLIC = (
+    "3032301006072a8648ce3d020106052b81040006031e000445c680e65c86463a1884b721a3ad7461"
+    "23d1bb0d4aa29122a71d02b9"
+)
+
 
 @pytest.fixture
 def keys(tmp_path: Path) -> tuple[Path, Path]:
@@ -164,6 +174,11 @@ def test_content_of_an_attacker_with_right_hashes_is_refused(
         check_signature(open_container(pack), read_public_key(keys[1]))
 
 
+def _pem(label: str, der: str) -> bytes:
+    body = base64.b64encode(bytes.fromhex(der)).decode()
+    return f"-----BEGIN {label} KEY-----\n{body}\n-----END {label} KEY-----\n".encode()
+
+
 @pytest.mark.parametrize("kind", ["rsa", "password", "unknown"])
 def test_a_key_of_another_kind_is_refused(tmp_path: Path, pack: Path, kind: str) -> None:
     secret: serialization.KeySerializationEncryption = serialization.NoEncryption()
@@ -174,10 +189,8 @@ def test_a_key_of_another_kind_is_refused(tmp_path: Path, pack: Path, kind: str)
         secret = serialization.BestAvailableEncryption(b"secret")
     form = serialization.PrivateFormat.PKCS8
     text = key.private_bytes(serialization.Encoding.PEM, form, secret)
-    if kind == "unknown":  # PKCS #8 of an algorithm that nobody has
-        der = bytes.fromhex("3014020100300a06082a811ccf55018299030403020101")
-        body = base64.b64encode(der).decode()
-        text = f"-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n".encode()
+    if kind == "unknown":
+        text = _pem("PRIVATE", _FOREIGN)
     path = tmp_path / "x.key"
     path.write_bytes(text)
     with pytest.raises(InputError) as error:
@@ -186,6 +199,16 @@ def test_a_key_of_another_kind_is_refused(tmp_path: Path, pack: Path, kind: str)
         f"{path}: no Ed25519 private key without password; make one with s4g-pack keygen"
     )
     assert pack.read_bytes() == DATA
+
+
+def test_a_public_key_of_another_kind_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.pub"
+    path.write_bytes(_pem("PUBLIC", _FOREIGN_PUBLIC))
+    with pytest.raises(InputError) as error:
+        read_public_key(path)
+    assert str(error.value) == (
+        f"{path}: no Ed25519 public key; give the .pub file of s4g-pack keygen"
+    )
 
 
 def test_a_missing_key_is_refused(tmp_path: Path, pack: Path) -> None:

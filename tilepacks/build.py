@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from .. import __version__
 from ..core.engine import Engine
-from ..core.errors import InputError
+from ..core.errors import InputError, S4GError
 from ..core.files import atomic_file
 from ..core.ground import GroundImage, GroundSource
 from ..core.source_mosaic import rasters_in
@@ -236,12 +236,25 @@ class _Job:
             InputError: there are none.
         """
         lattice = self.plan.lattices[number]
-        count = sum(1 for _ in blocks(lattice))
-        found = [self.work.read(_block_name(number, index)) for index in range(count)]
-        tiles = LevelTiles(
-            lattice, [block for block in found if block is not None], self.engine.spec.embedding_dim
-        )
+        names = [
+            _block_name(number, index)
+            for index, block in enumerate(blocks(lattice))
+            if self.plan.wanted(lattice, block).any()
+        ]
+
+        def done() -> Iterator[Container]:
+            for name in names:
+                block = self.work.read(name)
+                if block is None:
+                    raise S4GError(
+                        f"{self.work.path / name}: was damaged since it was written; run the same "
+                        "command again, which makes it anew"
+                    )
+                yield block
+
+        tiles = LevelTiles(lattice, done, self.engine.spec.embedding_dim)
         if not len(tiles.cells):
+            self.work.remove()  # with other options there is nothing to go on from
             raise InputError(
                 f"{self.layers[0].name}: level {lattice.footprint_m:g}: none of {lattice.count} "
                 f"tiles has {self.options.min_valid:.0%} imagery; lower --min-valid or choose "

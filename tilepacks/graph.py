@@ -157,7 +157,8 @@ def assemble(graph: Graph, codes: Codes, dims: int) -> Any:
         raise ValueError("its graph is of another number of vectors")
     index = hnswlib.Index(space="ip", dim=dims)
     try:
-        with memory_file(_image_from_graph(graph, codes, dims)) as path:
+        with memory_file() as path:
+            _write_image(path, graph, codes, dims)
             index.load_index(str(path), max_elements=len(codes))
     except RuntimeError as error:
         raise S4GError(f"hnswlib cannot load the graph ({error})") from error
@@ -243,8 +244,11 @@ def _spread(links: Words, rows: Words, degrees: Indices, starts: Indices) -> Non
     links[(starts[:, None] + np.arange(rows.shape[1]))[filled]] = ascending[filled]
 
 
-def _image_from_graph(graph: Graph, codes: Codes, dim: int) -> memoryview:
-    """Return the file that hnswlib would have written for these links and vectors."""
+def _write_image(path: Path, graph: Graph, codes: Codes, dim: int) -> None:
+    """Write the file that hnswlib would have written for these links and vectors.
+
+    It is mapped while it is filled and let go of afterwards: hnswlib then holds the only copy.
+    """
     count = len(codes)
     width = 1 + 2 * graph.m + dim + 2
     upper_width = 1 + graph.m
@@ -252,7 +256,8 @@ def _image_from_graph(graph: Graph, codes: Codes, dim: int) -> memoryview:
     node_words = 1 + levels * upper_width
     upper_start = count * width + np.concatenate([[0], np.cumsum(node_words)[:-1]])
     head = _head(graph.m, graph.entry, int(levels.max()), count, dim)
-    image = np.zeros(len(head) // 4 + count * width + int(node_words.sum()), "<u4")
+    size = len(head) // 4 + count * width + int(node_words.sum())
+    image = np.memmap(path, "<u4", "w+", shape=(size,))
     image[: len(head) // 4] = np.frombuffer(head, "<u4")
     words = image[len(head) // 4 :]
     bottom = words[: count * width].reshape(count, width)
@@ -272,4 +277,3 @@ def _image_from_graph(graph: Graph, codes: Codes, dim: int) -> memoryview:
     first = np.concatenate([[0], np.cumsum(degrees)[:-1]])
     within = np.arange(len(graph.links)) - np.repeat(first, degrees)
     words[np.repeat(starts + 1, degrees) + within] = graph.links
-    return image.data.cast("B")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -29,29 +29,34 @@ from .tuning import EXACT, SearchPlan, choose_search
 class LevelTiles:
     """All embedded tiles of a level, block after block, read from where the build keeps them.
 
+    One block at a time is held, however many there are.
+
     Attributes:
         lattice: the level's.
     """
 
-    def __init__(self, lattice: Lattice, blocks: Sequence[Container], dim: int) -> None:
-        """Take verified blocks, and the length of an embedding."""
+    def __init__(
+        self, lattice: Lattice, blocks: Callable[[], Iterator[Container]], dim: int
+    ) -> None:
+        """Take what yields the verified blocks, again and again, and the embeddings' length."""
         self.lattice = lattice
         self._blocks, self._dim = blocks, dim
 
     @cached_property
     def cells(self) -> Cells:
         """The cell of each tile, (N,)."""
-        parts = [np.frombuffer(block.section("cells"), "<u4") for block in self._blocks]
+        parts = [np.array(np.frombuffer(b.section("cells"), "<u4")) for b in self._blocks()]
         return np.concatenate([np.empty(0, np.uint32), *parts]).astype(np.uint32)
 
     def bytes(self, name: str) -> Bytes:
         """Return the column `variants` or `detail`, (N,) uint8."""
-        parts = [np.frombuffer(block.section(name), np.uint8) for block in self._blocks]
+        # Copied: what is kept of a block keeps all of it in memory.
+        parts = [np.array(np.frombuffer(b.section(name), np.uint8)) for b in self._blocks()]
         return np.concatenate([np.empty(0, np.uint8), *parts])
 
     def parts(self) -> Iterator[Floats32]:
         """Yield the embeddings (n, D) of one block after the other."""
-        for block in self._blocks:
+        for block in self._blocks():
             values = np.frombuffer(block.section("embeddings"), "<f2").reshape(-1, self._dim)
             if len(values):
                 yield values.astype(np.float32)

@@ -10,21 +10,17 @@ from pathlib import Path
 
 
 @contextmanager
-def memory_file(content: bytes | memoryview) -> Iterator[Path]:
-    """Yield the path of a file that holds `content` and vanishes afterwards.
+def memory_file() -> Iterator[Path]:
+    """Yield the path of an empty file that vanishes afterwards.
 
     On Linux it never touches a disk (memfd); elsewhere it is a temporary file.
     """
     if hasattr(os, "memfd_create") and Path("/proc/self/fd").is_dir():
         descriptor = os.memfd_create("s4g")
         try:
-            path = Path(f"/proc/self/fd/{descriptor}")
-            path.write_bytes(content)
-            yield path
+            yield Path(f"/proc/self/fd/{descriptor}")
         finally:
             os.close(descriptor)
         return
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "content"
-        path.write_bytes(content)
-        yield path
+        yield Path(folder) / "content"

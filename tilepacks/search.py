@@ -24,6 +24,7 @@ GRAPH_MIN_VECTORS = 2000
 # The graph knows the leading dimensions; this many times the wanted vectors are compared in all.
 _CANDIDATES = 4
 _MIN_CANDIDATES = 48
+_BLOCK_SCORES, _LEAST_ROWS = 1 << 21, 4096
 _BLOCK_VECTORS = 65536  # compared at once: cosines of a query against them take 256 kB
 
 
@@ -93,8 +94,9 @@ class LevelSearch:
         """Return the best distinct vectors (B, k) by comparing with all of them; k at most V."""
         ids = np.empty((len(queries), 0), np.int64)
         cosines = np.empty((len(queries), 0), np.float32)
-        for start in range(0, len(self.codes), _BLOCK_VECTORS):
-            part = np.s_[start : start + _BLOCK_VECTORS]
+        rows = max(_LEAST_ROWS, min(_BLOCK_VECTORS, _BLOCK_SCORES // max(1, len(queries))))
+        for start in range(0, len(self.codes), rows):
+            part = np.s_[start : start + rows]
             scores = scan(queries, self.codes[part], self.inverse[part])
             found, own = _best(scores, min(k, scores.shape[1]))
             ids = np.concatenate([ids, found + start], axis=1)

@@ -19,6 +19,8 @@ Cells = npt.NDArray[np.uint32]
 _EDGE_TOLERANCE = 0.01
 # Imagery is read in blocks of at most this side: 12 MB of pixels, whatever the region's size.
 _BLOCK_PX = 2048
+# Of small tiles close together so many to a side at most: what is embedded at once fits a few MB.
+_BLOCK_TILES = 64
 MAX_CELLS = 2**32 - 1  # cells are stored as 32-bit numbers
 
 
@@ -130,6 +132,7 @@ class Block:
 def blocks(lattice: Lattice) -> Iterator[Block]:
     """Yield the blocks that cover the lattice, from north to south and west to east."""
     per_side = max(1, (_BLOCK_PX - lattice.input_px) // lattice.step_px + 1)
+    per_side = min(per_side, _BLOCK_TILES)
     for top in range(0, lattice.rows, per_side):
         rows = range(top, min(top + per_side, lattice.rows))
         for left in range(0, lattice.columns, per_side):

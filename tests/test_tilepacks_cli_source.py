@@ -65,7 +65,8 @@ def run(*arguments: object) -> int:
 def test_a_tile_server_is_packed(server: str, tmp_path: Path, toy_encoder: Path) -> None:
     out = tmp_path / "p.s4gpack"
     code = run(
-        "--source", server + "/{z}/{x}/{y}.png", "--zoom", ZOOM, "--bbox", box(), "--levels", 80, "--stride", 0.5,
+        "--source", server + "/{z}/{x}/{y}.png", "--zoom", ZOOM, "--bbox", box(), "--levels", 80,
+        "--stride", 0.5,
         "--attribution", "made up", "--cache", tmp_path / "cache", "--rate", 1000, "--encoder",
         toy_encoder, "--out", out,
     )  # fmt: skip
@@ -133,8 +134,8 @@ def test_imagery_without_a_credit_takes_the_one_that_is_given(
         cv2.imwrite(str(folder / f"{y}.png"), cv2.resize(small, (256, 256)))
     out = tmp_path / "p.s4gpack"
     code = run(
-        "--source", tmp_path / "tiles", "--levels", 80, "--stride", 1, "--attribution", "us", "--encoder",
-        toy_encoder, "--out", out,
+        "--source", tmp_path / "tiles", "--levels", 80, "--stride", 1, "--attribution", "us",
+        "--encoder", toy_encoder, "--out", out,
     )  # fmt: skip
     assert code == 0
     with open_pack(out) as pack:

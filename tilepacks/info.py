@@ -70,7 +70,10 @@ def pack_text(info: dict[str, Any]) -> str:
     lines = [
         f"{info['file']}: {_size(info['bytes'])}, built by {info['tool']}",
         f"region      {','.join(f'{v:.7g}' for v in info['bounds'])} (W,S,E,N)",
-        *(f"imagery     {v['name']}, {v['gsd_m']:.3g} m/px {v['date']}" for v in info["layers"]),
+        *(
+            f"imagery     {v['name']}, {v['gsd_m']:.3g} m/px {v['date']}".rstrip()
+            for v in info["layers"]
+        ),
         f"attribution {info['attribution'] or 'none given'}",
         f"encoder     {encoder['backbone']} {encoder['precision']}, {encoder['input_px']} px, "
         f"{encoder['embedding_dim']}-d, model {encoder['model_id'][:12]}",

@@ -91,7 +91,8 @@ class Graph:
             raise ValueError("its graph has more or fewer links than its lists hold")
         if len(self.links) and int(self.links.max()) >= count:
             raise ValueError("its graph links to a node that does not exist")
-        if (self.levels[self.links] < np.repeat(list_levels, self.degrees)).any():
+        levels = np.repeat(list_levels.astype(np.uint8), self.degrees)  # at most MAX_LEVEL
+        if (self.levels[self.links] < levels).any():
             raise ValueError("its graph links to a node that is absent from that level")
 
 
@@ -273,7 +274,11 @@ def _write_image(path: Path, graph: Graph, codes: Codes, dim: int) -> None:
         upper_start[nodes] + 1 + (list_levels - 1) * upper_width,
     )
     words[starts] = graph.degrees
-    degrees = graph.degrees.astype(np.int64)
-    first = np.concatenate([[0], np.cumsum(degrees)[:-1]])
-    within = np.arange(len(graph.links)) - np.repeat(first, degrees)
-    words[np.repeat(starts + 1, degrees) + within] = graph.links
+    ends = np.cumsum(graph.degrees, dtype=np.int64)
+    for start in range(0, len(starts), _ROWS):
+        part = np.s_[start : start + _ROWS]
+        degrees = graph.degrees[part].astype(np.int64)
+        first = ends[part] - degrees
+        links = np.arange(first[0], ends[part][-1])
+        within = links - np.repeat(first, degrees)
+        words[np.repeat(starts[part] + 1, degrees) + within] = graph.links[links]

@@ -35,24 +35,9 @@ from pack_table import Coordinates, Fields
 _SOURCE = "landscape:seed=5,size_m=2000"
 
 
-class Timed:
-    """An engine that adds up the seconds it takes."""
-
-    def __init__(self) -> None:
-        """Load the shipped encoder on one thread."""
-        self._engine = load_engine(None, "cpu", 1)
-        self.name, self.spec = self._engine.name, self._engine.spec
-        self.images, self.calls = 0, 0
-
-    def embed(self, images: np.ndarray) -> np.ndarray:
-        """Return (B, D) float32."""
-        self.images += len(images)
-        return self._engine.embed(images)
-
-
 def rate() -> None:
     """Build, then embed alone."""
-    ground, engine = open_ground(_SOURCE), Timed()
+    ground, engine = open_ground(_SOURCE), load_engine(None, "cpu", 1)
     plan = plan_pack(ground, engine.spec, None, (80.0,))
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "p.s4gpack"

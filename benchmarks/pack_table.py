@@ -41,7 +41,6 @@ from s4g.tilepacks.tiling import blocks
 Floats = npt.NDArray[np.float32]
 _K, _M, _EF_CONSTRUCTION, _EF = 10, 16, 200, 64
 _DIM, _WAVES, _NOISE, _PX, _STEP_PX = 256, 384, 0.75, 16, 4
-_SECTIONS_OF_TILES = ("cells", "codes", "vectors", "graph", "variants", "detail")
 
 
 class Coordinates:

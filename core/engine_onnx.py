@@ -14,11 +14,10 @@ import numpy as np
 from .devices import BACKENDS, unusable
 from .engine import Embeddings, Images, check_images
 from .errors import S4GError
-from .files import cache_folder, sha256_bytes
+from .files import cache_folder, read_bytes, sha256_bytes
 from .onnx_file import (
     first_line,
     open_to_look,
-    read_bytes,
     read_spec,
     session_input,
     unreadable,

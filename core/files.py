@@ -31,6 +31,18 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def read_bytes(path: Path) -> bytes:
+    """Return a file's content.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+
 def cache_folder(name: str) -> Path:
     """Return where a cache of ours lies: `$XDG_CACHE_HOME`, else `~/.cache`, then `s4g/NAME`.
 

@@ -60,6 +60,12 @@ class GroundSource(Protocol):
         ...
 
 
+def notes_of(source: GroundSource) -> tuple[str, ...]:
+    """Return what the user should know of choices that a source made, such as a stretch."""
+    notes: tuple[str, ...] = getattr(source, "notes", ())
+    return notes
+
+
 @dataclass
 class ArrayGround:
     """A north-up image in memory with its own local frame.

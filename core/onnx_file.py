@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
+from .files import read_bytes
 from .spec import SPEC_KEY, EncoderSpec
 
 EXPORT_KEY = "s4g_export"  # metadata entry that says how the file was made
@@ -88,18 +89,6 @@ def no_spec(path: Path) -> InputError:
 def first_line(error: Exception) -> str:
     """Return what an error says first, or its type where it says nothing."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-
-
-def read_bytes(path: Path) -> bytes:
-    """Return a file's content.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def read_spec(path: Path, session: Any) -> EncoderSpec:

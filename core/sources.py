@@ -42,7 +42,10 @@ def open_ground(source: str, stretch: tuple[float, float] | None = None) -> Grou
 
         return open_mosaic(rasters_in(source), source, stretch)
     if not _file_of(source).exists():
-        raise InputError(f"{source}: no such file; give a GeoTIFF or 'landscape'")
+        raise InputError(
+            f"{source}: no such file or folder; give a raster, a folder of them, tiles, or "
+            "'landscape'"
+        )
     pyramid = _open_pyramid(Path(source))
     if pyramid is not None:
         return pyramid

@@ -50,7 +50,7 @@ def given_stretch(low_high: tuple[float, float]) -> Stretch:
     """
     low, high = low_high
     if not (np.isfinite([low, high]).all() and low < high):
-        raise InputError(f"stretch {low:g},{high:g}: give two numbers, the lower one first")
+        raise InputError(f"--stretch {low:g},{high:g}: give two numbers, the lower one first")
     return Stretch((low,), (high,))
 
 

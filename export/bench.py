@@ -14,7 +14,8 @@ import numpy as np
 from ..core.devices import DEVICE_FILES, PLAN_SUFFIX, why_absent
 from ..core.engine import Engine, embedded_encoder_path, load_engine
 from ..core.errors import InputError, S4GError
-from ..core.onnx_file import open_to_look, read_bytes, read_facts, read_spec
+from ..core.files import read_bytes
+from ..core.onnx_file import open_to_look, read_facts, read_spec
 from .roofline import Roofline, measure_roofline
 
 _WARM_UP_RUNS = 5

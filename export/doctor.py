@@ -27,7 +27,8 @@ from ..core.devices import (
 from ..core.engine import Embeddings, Images, embedded_encoder_path, load_engine
 from ..core.engine_onnx import PROVIDERS
 from ..core.errors import InputError, S4GError
-from ..core.onnx_file import open_to_look, read_bytes, read_spec
+from ..core.files import read_bytes
+from ..core.onnx_file import open_to_look, read_spec
 from .agreement import agreement, embed_every_way, repeated
 from .diagnosis import ABSENT, FAILS, WORKS, Check, Diagnosis
 from .doctor_gpu import check_gpu, check_tensorrt

@@ -17,8 +17,8 @@ from .. import __version__
 from ..core.console import progress
 from ..core.engine import Embeddings, Images
 from ..core.errors import InputError, S4GError
-from ..core.files import sha256_bytes
-from ..core.onnx_file import open_to_look, read_bytes, read_spec, session_input
+from ..core.files import read_bytes, sha256_bytes
+from ..core.onnx_file import open_to_look, read_spec, session_input
 from ..core.plan import PlanInfo
 from ..core.spec import EncoderSpec
 from ..core.tensorrt_log import TensorRtLog, make_logger

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core.errors import InputError
-from ..core.images import IMAGE_SUFFIXES, decode_rgb, list_images, read_bytes
+from ..core.files import read_bytes
+from ..core.images import IMAGE_SUFFIXES, decode_rgb, list_images
 from ..core.jpeg import is_complete, is_jpeg, jpeg_size
 
 RGB = npt.NDArray[np.uint8]

@@ -13,7 +13,7 @@ import cv2
 
 from ..core.camera import Camera
 from ..core.errors import InputError
-from ..core.images import read_bytes
+from ..core.files import read_bytes
 from .video import quiet_opencv
 
 # Models whose coefficients are OpenCV's own, in its order, and how many they may have.

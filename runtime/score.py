@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core.errors import InputError
+from ..core.files import read_bytes
 from ..core.geo import distance_m
-from ..core.images import read_bytes
 from .tables import read_csv_rows, read_numbers, require_columns, row_of_file
 
 Floats = npt.NDArray[np.float64]

@@ -124,7 +124,9 @@ def test_a_source_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "ortho.tif"
     with pytest.raises(InputError) as caught:
         open_ground(str(path))
-    assert str(caught.value) == f"{path}: no such file; give a GeoTIFF or 'landscape'"
+    assert str(caught.value) == (
+        f"{path}: no such file or folder; give a raster, a folder of them, tiles, or 'landscape'"
+    )
 
 
 def test_a_geotiff_opens_as_a_source(toy_source: Path) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from s4g.core.errors import InputError
-from s4g.core.onnx_file import EXPORT_KEY, open_to_look, read_bytes, read_facts, read_spec
+from s4g.core.files import read_bytes
+from s4g.core.onnx_file import EXPORT_KEY, open_to_look, read_facts, read_spec
 
 onnx = pytest.importorskip("onnx", reason="the toy encoder needs onnx (the export extra)")
 

@@ -282,7 +282,7 @@ def test_a_stretch_out_of_order_is_refused(tmp_path: Path, pair: tuple[float, fl
     with pytest.raises(InputError) as caught:
         RasterGround(write(tmp_path / "a.tif", ramp()), stretch=pair)
     assert str(caught.value) == (
-        f"stretch {pair[0]:g},{pair[1]:g}: give two numbers, the lower one first"
+        f"--stretch {pair[0]:g},{pair[1]:g}: give two numbers, the lower one first"
     )
 
 

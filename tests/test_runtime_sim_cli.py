@@ -305,7 +305,10 @@ def test_wrong_options_are_refused_with_one_line_and_leave_nothing(
 def test_a_source_that_does_not_exist_is_refused(command: Command, tmp_path: Path) -> None:
     code, _, err = command.over(tmp_path / "none.tif", "--agl", 60)
     assert code == 2
-    assert err == (f"error: {tmp_path}/none.tif: no such file; give a GeoTIFF or 'landscape'\n")
+    assert err == (
+        f"error: {tmp_path}/none.tif: no such file or folder; give a raster, a folder of them, "
+        "tiles, or 'landscape'\n"
+    )
 
 
 def test_a_source_without_georeference_is_refused(command: Command, tmp_path: Path) -> None:

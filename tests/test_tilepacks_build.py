@@ -155,6 +155,19 @@ def test_imagery_that_changed_meanwhile_is_refused(
     assert str(error.value) == f"{tmp_path / 'p'}: was begun with another imagery; {GO_ON}"
 
 
+def test_an_encoder_that_was_exported_again_meanwhile_is_refused(
+    tmp_path: Path, toy_source: Path, toy_encoder: Path
+) -> None:
+    encoder = tmp_path / "toy.onnx"
+    encoder.write_bytes(toy_encoder.read_bytes())
+    with pytest.raises(Killed):
+        build(toy_source, encoder, tmp_path / "p", TILE_CALLS[0] + 1)
+    os.utime(encoder, (1, 1))
+    with pytest.raises(InputError) as error:
+        build(toy_source, encoder, tmp_path / "p")
+    assert str(error.value) == f"{tmp_path / 'p'}: was begun with another encoder; {GO_ON}"
+
+
 def test_two_builds_into_one_pack_are_refused(
     tmp_path: Path, toy_source: Path, toy_encoder: Path
 ) -> None:

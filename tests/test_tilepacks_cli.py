@@ -159,7 +159,11 @@ def test_dry_run_tells_tiles_and_bytes_and_writes_nothing(command: Command, tmp_
         (["--stride", "nan"], "--stride nan: expected a share between 0.05 and 1"),
         (["--min-valid", "60"], "--min-valid 60: expected a share between 0 and 1"),
         (["--threads", "-1"], "--threads"),
-        (["--source", "none.tif"], "none.tif: no such file; give a GeoTIFF or 'landscape'"),
+        (["--source", "none.tif"], "none.tif: no such file or folder; give a raster, a folder of"),
+        (["--zoom", "17"], "--zoom: is for tile servers, and none is among the sources; leave it"),
+        (["--i-have-permission"], "--i-have-permission: is for tile servers, and none is among th"),
+        (["--stretch", "3"], "--stretch 3: expected LOW,HIGH, the values of black and white"),
+        (["--stretch", "9,3"], "--stretch 9,3"),
         (["--encoder", "none.onnx"], "none.onnx: no such encoder; give an ONNX file or a bundle"),
     ],
 )  # fmt: skip

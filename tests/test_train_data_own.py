@@ -237,7 +237,8 @@ def test_missing_imagery_is_named(tmp_path: Path, config: DataConfig, frame: Loc
     with pytest.raises(InputError) as error:
         Own(dataclasses.replace(config, source="ortho.tif"), tmp_path).tasks()
     assert str(error.value) == (
-        f"{tmp_path / 'ortho.tif'}: no such file; give a GeoTIFF or 'landscape'"
+        f"{tmp_path / 'ortho.tif'}: no such file or folder; give a raster, a folder of them, "
+        "tiles, or 'landscape'"
     )
 
 

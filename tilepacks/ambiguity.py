@@ -13,9 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..core.geo import Floats
-from .quantise import Floats32, dequantise
+from .quantise import Floats32
 from .reader import Pack
-from .scan import scan
 
 _NEIGHBOURS = 1.0  # footprints around a tile that show its own ground
 _ROWS = 64  # tiles compared at once
@@ -66,17 +65,15 @@ def find_ambiguity(
     own = np.unique(np.linspace(0, record.count - 1, min(max_tiles, record.count)).astype(np.int64))
     east = pack.east_m[record.first : record.first + record.count]
     north = pack.north_m[record.first : record.first + record.count]
-    shared = search.vector_of_tile
-    vectors = np.arange(record.count) if shared is None else shared.astype(np.int64)
     cosine = np.full(len(own), -1.0, np.float32)
     rival = np.full(len(own), -1, np.int64)
     reach = _NEIGHBOURS * record.footprint_m
     for start in range(0, len(own), _ROWS):
         rows = own[start : start + _ROWS]
-        queries = dequantise(search.codes[vectors[rows]])
+        queries = search.vectors_of(rows)
         for at in range(0, record.count, _BLOCK):
             others = np.arange(at, min(at + _BLOCK, record.count))
-            scores = scan(queries, search.codes[vectors[others]], search.inverse[vectors[others]])
+            scores = search.scores(queries, others)
             near = np.hypot(
                 east[rows][:, None] - east[others], north[rows][:, None] - north[others]
             )

@@ -23,7 +23,7 @@ from .. import __version__
 from ..core.engine import Engine
 from ..core.errors import InputError, S4GError
 from ..core.files import atomic_file
-from ..core.ground import GroundImage, GroundSource
+from ..core.ground import GroundImage, GroundSource, notes_of
 from ..core.source_mosaic import rasters_in
 from .dims import Gallery, check_dims, choose_dims, make_projection, measure_dims
 from .embed import EmbeddedBlock, embed_block, read_block
@@ -120,7 +120,11 @@ def _fingerprint(
     del chosen["workers"]
     return {
         "imagery": [_identity(layer) for layer in layers],
-        "encoder": [engine.spec.model_id, engine.spec.precision],
+        "encoder": [
+            engine.spec.model_id,
+            engine.spec.precision,
+            _states([Path(engine.name)]),  # two INT8 exports of one checkpoint differ
+        ],
         "region": [str(plan.region), asdict(plan.frame)],
         "area": None if plan.area is None else [plan.area.rings, plan.area.margin_m],
         "levels and stride": [asdict(lattice) for lattice in plan.lattices],
@@ -134,9 +138,14 @@ def _identity(layer: GroundSource) -> list[Any]:
     files = [path] if path.is_file() else sorted(path.rglob("*")) if path.is_dir() else []
     if not files and glob.has_magic(layer.name):
         files = rasters_in(layer.name)
+    told = [layer.name, layer.gsd_m, str(layer.bounds), layer.attribution, *notes_of(layer)]
+    return [*told, _states(files)]
+
+
+def _states(files: Sequence[Path]) -> list[list[Any]]:
+    """Return what shows that a file was changed: its size and when it was written."""
     states = [(file, file.stat()) for file in files if file.is_file()]
-    changed = [[str(file), state.st_size, state.st_mtime_ns] for file, state in states]
-    return [layer.name, layer.gsd_m, str(layer.bounds), layer.attribution, changed]
+    return [[str(file), state.st_size, state.st_mtime_ns] for file, state in states]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""`s4g-pack`: build, inspect and verify region packs."""
+"""`s4g-pack`: build, inspect, verify and sign region packs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _FILE = click.Path(path_type=Path)
 
 @click.group(cls=CommandGroup)
 def cli() -> None:
-    """Build, inspect and verify region packs."""
+    """Build, inspect, verify and sign region packs."""
 
 
 @cli.main_job
@@ -120,6 +120,7 @@ def build(
     source: str | None,
     also: tuple[str, ...],
     attribution: str,
+    stretch: str | None,
     zoom: str | None,
     rate: float,
     retries: int,
@@ -163,6 +164,7 @@ def build(
 
     from ..core.engine import describe, load_engine
     from ..core.files import check_output
+    from ..core.ground import notes_of
     from .area import read_area, read_route
     from .build import BuildOptions, build_pack
     from .dims import COMPACT_DIMS, check_dims
@@ -182,14 +184,15 @@ def build(
             ground = read_route(route, _metres(width or ""))
         bounds = box if ground is None else ground.bounds
         opening = SourceOptions(
-            attribution, zoom, rate, retries, contact, cache, permission, bounds
+            attribution, stretch, zoom, rate, retries, contact, cache, permission, bounds
         )
+        opening.check((source, *also))
         layers = [stack.enter_context(closing(opening.open(name))) for name in (source, *also)]
         engine = stack.enter_context(closing(load_engine(encoder, device, threads)))
         wanted = min(COMPACT_DIMS, engine.spec.embedding_dim) if compact else dims
         check_dims(wanted, engine.spec)
         plan = plan_pack(layers[0], engine.spec, box, footprints, stride, ground)
-        for note in plan.notes:
+        for note in (*(note for layer in layers for note in notes_of(layer)), *plan.notes):
             say(f"note: {note}")
         if out is None or dry_run:
             variants = len(make_variants(len(layers), headings))

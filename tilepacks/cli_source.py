@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ..core.console import parse_numbers
 from ..core.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,6 +31,12 @@ _OPTIONS = (
         help="The same ground on another date: one more vector for each tile; may be repeated.",
     ),
     click.option("--attribution", default="", help="Credit to show with imagery that names none."),
+    click.option(
+        "--stretch",
+        metavar="LOW,HIGH",
+        help="Values of a raster that become black and white.  [default: 8-bit as it is, others by "
+        "their 2nd and 98th percentile, told]",
+    ),
     click.option("--zoom", metavar="Z|MIN-MAX", help="Zooms to take from a tile server."),
     click.option(
         "--rate",
@@ -72,6 +79,7 @@ class SourceOptions:
     """What was given; `bounds` is the region to fetch from a tile server."""
 
     attribution: str
+    stretch: str | None
     zoom: str | None
     rate_per_s: float
     retries: int
@@ -90,7 +98,7 @@ class SourceOptions:
         from ..core.sources import open_ground, open_url
 
         if "{" not in source:
-            ground = open_ground(source)
+            ground = open_ground(source, None if self.stretch is None else _stretch(self.stretch))
             if self.attribution and not ground.attribution:
                 ground.attribution = self.attribution
             return ground
@@ -115,6 +123,32 @@ class SourceOptions:
                 self.retries,
             ),
         )
+
+    def check(self, sources: Sequence[str]) -> None:
+        """Refuse options that none of the sources will heed.
+
+        Raises:
+            InputError: one of them was given; the message names it.
+        """
+        if any("{" in source for source in sources):
+            return
+        given = {
+            "--zoom": self.zoom,
+            "--contact": self.contact,
+            "--cache": self.cache,
+            "--i-have-permission": self.permission,
+        }
+        for option, value in given.items():
+            if value:
+                raise InputError(
+                    f"{option}: is for tile servers, and none is among the sources; leave it out, "
+                    "or give a template such as https://host/{z}/{x}/{y}.png"
+                )
+
+
+def _stretch(text: str) -> tuple[float, float]:
+    low, high = parse_numbers(text, 2, "--stretch", "LOW,HIGH, the values of black and white")
+    return low, high
 
 
 def _zooms(text: str) -> tuple[int, int]:

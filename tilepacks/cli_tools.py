@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ..core.console import debug_option, progress
 from ..core.errors import InputError
+
+if TYPE_CHECKING:
+    from .reader import Pack
 
 _FILE = click.Path(path_type=Path)
 _level_option = click.option(
@@ -164,10 +168,7 @@ def ambiguity(
         click.echo(str(out))
 
 
-def _level(pack: object, footprint_m: float | None) -> int:
-    from .reader import Pack
-
-    assert isinstance(pack, Pack)
+def _level(pack: Pack, footprint_m: float | None) -> int:
     if footprint_m is None:
         return 0
     footprints = [level.footprint_m for level in pack.levels]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +32,7 @@ from .variants import MAX_VARIANTS
 
 # How far the columns of a projection may be from orthonormal: float32's rounding, not an attack.
 _ORTHONORMAL = 1e-3
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ class Pack:
         """
         for number in range(len(self.levels)) if levels is None else levels:
             self._part(number).ready()
-        self._projection  # noqa: B018  # cached
+        _ = self._projection
 
     def verify(self) -> None:
         """Check every byte and every value.
@@ -134,7 +137,7 @@ class Pack:
         """
         self.container.verify()
         self.prepare()
-        self._centers_m  # noqa: B018  # cached
+        _ = self._centers_m
         self.overview()
         for number in range(len(self.levels)):
             self.detail(number)
@@ -320,41 +323,35 @@ class _LevelParts:
         self._container, self._prefix = container, f"level{number}."
         self._dims = manifest.projection.dims
         self._lock = threading.RLock()
-        self._made: dict[str, object] = {}
+        self._made: dict[str, Any] = {}
 
     def ready(self) -> None:
-        assert self.search is not None
-        assert self.nearby is not None
+        _ = self.search, self.nearby
 
     @property
     def cells(self) -> Cells:
-        with self._lock:
-            if "cells" not in self._made:
-                cells = self._column("cells")
-                if int(cells.max()) >= self.record.lattice.count:
-                    raise self._damaged("cells", "names a place outside the lattice")
-                self._made["cells"] = cells
-            found = self._made["cells"]
-            assert isinstance(found, np.ndarray)
-            return found
+        return self._once("cells", self._read_cells)
 
     @property
     def nearby(self) -> Nearby:
-        with self._lock:
-            if "nearby" not in self._made:
-                self._made["nearby"] = Nearby(self.record.lattice, self.cells)
-            found = self._made["nearby"]
-            assert isinstance(found, Nearby)
-            return found
+        return self._once("nearby", lambda: Nearby(self.record.lattice, self.cells))
 
     @property
     def search(self) -> LevelSearch:
+        return self._once("search", self._make_search)
+
+    def _once(self, name: str, make: Callable[[], _T]) -> _T:
         with self._lock:
-            if "search" not in self._made:
-                self._made["search"] = self._make_search()
-            found = self._made["search"]
-            assert isinstance(found, LevelSearch)
+            if name not in self._made:
+                self._made[name] = make()
+            found: _T = self._made[name]
             return found
+
+    def _read_cells(self) -> Cells:
+        cells = self._column("cells")
+        if int(cells.max()) >= self.record.lattice.count:
+            raise self._damaged("cells", "names a place outside the lattice")
+        return cells
 
     def bytes(self, name: str) -> npt.NDArray[np.uint8]:
         data = self._container.section(self._prefix + name)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .quantise import Codes, Floats32
+from .quantise import Codes, Floats32, dequantise
 from .scan import scan
 
 Ids = npt.NDArray[np.int64]
@@ -105,10 +105,17 @@ class LevelSearch:
             ids = np.take_along_axis(ids, kept, axis=1)
         return ids, cosines
 
+    def vectors_of(self, tiles: Ids) -> Floats32:
+        """Return the vectors (T, D) float32 of tiles (T,)."""
+        return dequantise(self.codes[self._rows(tiles)])
+
     def scores(self, queries: Floats32, tiles: Ids) -> Floats32:
         """Return the cosines (B, T) float32 of queries (B, D) and some tiles (T,), exactly."""
-        vectors = tiles if self.vector_of_tile is None else self.vector_of_tile[tiles]
+        vectors = self._rows(tiles)
         return scan(queries, self.codes[vectors], self.inverse[vectors])
+
+    def _rows(self, tiles: Ids) -> npt.NDArray[np.integer[Any]]:
+        return tiles if self.vector_of_tile is None else self.vector_of_tile[tiles]
 
     @cached_property
     def _tiles_by_vector(self) -> tuple[Ids, Ids, Ids]:

@@ -23,7 +23,8 @@ from ..core.camera import (
     pixel_from_ground,
 )
 from ..core.errors import InputError
-from ..core.images import decode_rgb, list_images, read_bytes
+from ..core.files import read_bytes
+from ..core.images import decode_rgb, list_images
 from ..core.jpeg import is_complete, is_jpeg
 from ..core.warp import north_up_patch
 from .dataset import Image, UnreadableImageError

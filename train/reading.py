@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 
 from ..core.errors import InputError
-from ..core.images import decode_rgb, read_bytes
+from ..core.files import read_bytes
+from ..core.images import decode_rgb
 from ..core.jpeg import is_complete, is_jpeg, jpeg_size
 from .dataset import Image, UnreadableImageError
 

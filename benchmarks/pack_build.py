@@ -24,6 +24,7 @@ import numpy as np
 
 from s4g.core.engine import load_engine
 from s4g.core.sources import open_ground
+from s4g.tilepacks import build
 from s4g.tilepacks.build import BuildOptions, build_pack
 from s4g.tilepacks.embed import BATCH
 from s4g.tilepacks.plan import plan_pack
@@ -74,6 +75,7 @@ def memory(tiles: list[int]) -> None:
 def one(count: int) -> None:
     """Build one pack; print its row."""
     ground, engine = Coordinates((math.isqrt(count) - 1) * 4 + 16), Fields()
+    build.make_probes = engine.probes
     plan = plan_pack(ground, engine.spec, None, (16.0,), 0.25)
     with tempfile.TemporaryDirectory() as folder:
         out, start = Path(folder) / "p.s4gpack", time.perf_counter()

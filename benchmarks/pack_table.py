@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,12 @@ from s4g.core.geo import BBox, LocalFrame
 from s4g.core.ground import GroundImage, GroundSource, GroundWindow
 from s4g.core.sources import open_ground
 from s4g.core.spec import EncoderSpec
+from s4g.tilepacks import build
 from s4g.tilepacks.build import BuildOptions, build_pack
 from s4g.tilepacks.plan import Plan, plan_pack
-from s4g.tilepacks.probes import make_probes
+from s4g.tilepacks.probes import Probes, make_probes
 from s4g.tilepacks.reader import open_pack
-from s4g.tilepacks.tiling import blocks
+from s4g.tilepacks.tiling import Cells, Lattice, blocks
 
 Floats = npt.NDArray[np.float32]
 _K, _M, _EF_CONSTRUCTION, _EF = 10, 16, 200, 64
@@ -102,6 +103,24 @@ class Fields:
     def close(self) -> None:
         """Nothing to release."""
 
+    def probes(
+        self,
+        layers: Sequence[GroundSource],
+        frame: LocalFrame,
+        lattice: Lattice,
+        cells: Cells,
+        engine: object,
+        count: int = 256,
+    ) -> Probes:
+        """Stand in for `probes.make_probes`: a warped picture of coordinates spells no place."""
+        rng = np.random.default_rng(7)
+        east, north = lattice.centers_m(rng.choice(cells, min(count, len(cells)), replace=False))
+        shift = rng.uniform(-0.5, 0.5, (2, len(east))) * lattice.stride_m
+        east, north = east + shift[0], north + shift[1]
+        half = lattice.footprint_m / 2
+        places = np.stack([east - half - lattice.west_m, lattice.north_m - north - half], axis=1)
+        return Probes(self.at(places, _NOISE), east, north)
+
 
 class Recorder:
     """An engine that keeps what it returned, and returns it again when it is rewound."""
@@ -128,11 +147,11 @@ class Recorder:
 
 
 def build_packs(
-    ground: GroundSource, engine: Recorder, plan: Plan, folder: Path, auto: bool
+    ground: GroundSource, engine: Recorder, plan: Plan, folder: Path
 ) -> dict[str, float]:
-    """Build the pack and the compact one; return seconds without the encoder's first run."""
+    """Build packs of chosen and given lengths; return seconds without the encoder's first run."""
     seconds = {}
-    options = {"pack": None if auto else 128, "pack --compact": 64}
+    options = {"pack": None, "pack --compact": 64, "pack --dims 128": 128}
     scratch = folder / "first.s4gpack"
     build_pack([ground], engine, plan, scratch, BuildOptions(overview=False, dims=64))
     scratch.unlink()
@@ -289,6 +308,7 @@ def main() -> None:
         ground: GroundSource = Coordinates(side)
         engine: Any = Fields()
         levels, stride = float(_PX), _STEP_PX / _PX
+        build.make_probes = engine.probes
     else:
         ground, engine = open_ground(options.data), load_engine(None, "cpu", 1)
         levels, stride = options.level, options.stride
@@ -304,7 +324,7 @@ def table(
 ) -> None:
     """Build every index, open and search each in its own process, print the rows."""
     lattice = plan.lattices[0]
-    seconds = build_packs(ground, recorder, plan, folder, not options.synthetic)
+    seconds = build_packs(ground, recorder, plan, folder)
     cells = np.concatenate([
         ((b.rows.start + r) * lattice.columns + b.columns.start + c)
         for b in blocks(lattice)

@@ -24,9 +24,10 @@ import numpy as np
 
 from s4g.core.engine import load_engine
 from s4g.core.sources import open_ground
-from s4g.tilepacks import build
-from s4g.tilepacks.build import BuildOptions, build_pack
+from s4g.tilepacks import job
+from s4g.tilepacks.build import build_pack
 from s4g.tilepacks.embed import BATCH
+from s4g.tilepacks.options import BuildOptions
 from s4g.tilepacks.plan import plan_pack
 from s4g.tilepacks.reader import open_pack
 
@@ -75,7 +76,7 @@ def memory(tiles: list[int]) -> None:
 def one(count: int) -> None:
     """Build one pack; print its row."""
     ground, engine = Coordinates((math.isqrt(count) - 1) * 4 + 16), Fields()
-    build.make_probes = engine.probes
+    job.make_probes = engine.probes
     plan = plan_pack(ground, engine.spec, None, (16.0,), 0.25)
     with tempfile.TemporaryDirectory() as folder:
         out, start = Path(folder) / "p.s4gpack", time.perf_counter()

@@ -32,8 +32,9 @@ from s4g.core.geo import BBox, LocalFrame
 from s4g.core.ground import GroundImage, GroundSource, GroundWindow
 from s4g.core.sources import open_ground
 from s4g.core.spec import EncoderSpec
-from s4g.tilepacks import build
-from s4g.tilepacks.build import BuildOptions, build_pack
+from s4g.tilepacks import job
+from s4g.tilepacks.build import build_pack
+from s4g.tilepacks.options import BuildOptions
 from s4g.tilepacks.plan import Plan, plan_pack
 from s4g.tilepacks.probes import Probes, make_probes
 from s4g.tilepacks.reader import open_pack
@@ -308,7 +309,7 @@ def main() -> None:
         ground: GroundSource = Coordinates(side)
         engine: Any = Fields()
         levels, stride = float(_PX), _STEP_PX / _PX
-        build.make_probes = engine.probes
+        job.make_probes = engine.probes
     else:
         ground, engine = open_ground(options.data), load_engine(None, "cpu", 1)
         levels, stride = options.level, options.stride

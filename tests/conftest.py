@@ -195,7 +195,8 @@ def toy_pack(tmp_path_factory: pytest.TempPathFactory, toy_encoder: Path, toy_so
     """A pack of the toy source by the toy encoder: tiles of 48 and 64 m, with imagery."""
     from s4g.core.engine import load_engine
     from s4g.core.sources import open_ground
-    from s4g.tilepacks.build import BuildOptions, build_pack
+    from s4g.tilepacks.build import build_pack
+    from s4g.tilepacks.options import BuildOptions
     from s4g.tilepacks.plan import plan_pack
 
     ground, engine = open_ground(str(toy_source)), load_engine(toy_encoder, "cpu", 1)

@@ -18,7 +18,8 @@ from s4g.core.errors import InputError, S4GError
 from s4g.core.geo import LocalFrame
 from s4g.core.ground import ArrayGround
 from s4g.core.sources import open_ground
-from s4g.tilepacks.build import BuildOptions, build_pack, silent
+from s4g.tilepacks.build import build_pack
+from s4g.tilepacks.options import BuildOptions, silent
 from s4g.tilepacks.plan import Plan, plan_pack
 from s4g.tilepacks.reader import open_pack
 from s4g.tilepacks.work import work_folder, work_path

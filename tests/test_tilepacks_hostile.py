@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 from s4g.core.engine import load_engine
 from s4g.core.errors import InputError, IntegrityError
 from s4g.core.sources import open_ground
-from s4g.tilepacks.build import BuildOptions, build_pack
+from s4g.tilepacks.build import build_pack
 from s4g.tilepacks.format import encode_container, open_container
 from s4g.tilepacks.info import pack_info, pack_text
+from s4g.tilepacks.options import BuildOptions
 from s4g.tilepacks.plan import plan_pack
 from s4g.tilepacks.reader import open_pack
 

@@ -17,11 +17,12 @@ from s4g.core.errors import InputError, IntegrityError
 from s4g.core.geo import LocalFrame
 from s4g.core.ground import ArrayGround, GroundSource, GroundWindow
 from s4g.core.sources import open_ground
-from s4g.tilepacks.build import BuildOptions, build_pack
+from s4g.tilepacks.build import build_pack
 from s4g.tilepacks.columns import decode_column, encode_column
 from s4g.tilepacks.format import encode_container, open_container
 from s4g.tilepacks.graph import Graph
 from s4g.tilepacks.links import decode_graph, encode_graph
+from s4g.tilepacks.options import BuildOptions
 from s4g.tilepacks.plan import plan_pack
 from s4g.tilepacks.reader import Pack, open_pack
 

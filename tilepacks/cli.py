@@ -166,9 +166,10 @@ def build(
     from ..core.files import check_output
     from ..core.ground import notes_of
     from .area import read_area, read_route
-    from .build import BuildOptions, build_pack
+    from .build import build_pack
     from .dims import COMPACT_DIMS, check_dims
     from .info import plan_info, plan_text
+    from .options import BuildOptions
     from .plan import plan_pack
     from .variants import make_variants
 

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ M = 8  # links per node: compact, and with EF_CONSTRUCTION 200 nearly as good as
 EF_CONSTRUCTION = 200
 _SEED = 100
 _BATCH = 2000
-_ROWS = 65536  # nodes whose links are sorted at once
+_ROWS = 65536  # nodes of hnswlib's file that are read or written at once
 MAX_LINKS = 100  # per node
 MAX_LEVEL = 31  # the highest of 2**31 nodes is 10 for M = 8
 
@@ -132,12 +132,13 @@ def build_graph(
         if path.stat().st_size != wanted:
             raise S4GError(f"{folder}: cannot write the graph; free some space and go on")
         try:
-            return _graph_from_image(np.memmap(path, "<u4", "r"), m, count, dim)
+            with path.open("rb") as file:
+                return _read_image(file, m, count, dim)
         except (ValueError, struct.error, IndexError) as error:
             raise S4GError(f"hnswlib wrote an index of an unknown layout ({error})") from error
 
 
-def assemble(graph: Graph, codes: Codes, dims: int) -> Any:
+def assemble(graph: Graph, codes: Codes, dims: int, folder: Path | None = None) -> Any:
     """Return an `hnswlib.Index` (inner product) of a graph and its vectors.
 
     The only door to hnswlib's loader: the graph is checked here, whoever made it.
@@ -146,6 +147,7 @@ def assemble(graph: Graph, codes: Codes, dims: int) -> Any:
         graph: of any origin.
         codes: (N, D) int8.
         dims: how many leading dimensions the graph is to know; they are scaled to length one.
+        folder: where hnswlib's file may lie for a moment; None: in memory.
 
     Raises:
         ValueError: the graph is impossible, or of another number of vectors.
@@ -158,7 +160,7 @@ def assemble(graph: Graph, codes: Codes, dims: int) -> Any:
         raise ValueError("its graph is of another number of vectors")
     index = hnswlib.Index(space="ip", dim=dims)
     try:
-        with memory_file() as path:
+        with memory_file(folder) as path:
             _write_image(path, graph, codes, dims)
             index.load_index(str(path), max_elements=len(codes))
     except RuntimeError as error:
@@ -187,35 +189,48 @@ def _head(graph_m: int, entry: int, top: int, count: int, dim: int) -> bytes:
     )
 
 
-def _graph_from_image(words: Words, m: int, count: int, dim: int) -> Graph:
-    """Read the links out of hnswlib's file; labels must be the order of insertion."""
-    head = words[: _HEAD.size // 4].tobytes()
+def _read_image(file: BinaryIO, m: int, count: int, dim: int) -> Graph:
+    """Read the links out of hnswlib's file; labels must be the order of insertion.
+
+    The vectors among them are most of it: it is read in pieces, not mapped.
+    """
+    head = file.read(_HEAD.size)
     fields = _HEAD.unpack(head)
     top, entry = fields[6], fields[7]
     if head != _head(m, entry, top, count, dim):
         raise ValueError("unexpected header")
     width = 1 + 2 * m + dim + 2
-    bottom = words[len(head) // 4 :][: count * width].reshape(count, width)
-    upper = words[len(head) // 4 + count * width :]
-    if (bottom[:, -2] != np.arange(count)).any():
-        raise ValueError("unexpected labels")
-    nodes, places = _upper_lists(upper, m, count)
-    levels = np.bincount(nodes, minlength=count)
+    bottom_degrees, rows = np.empty(count, np.uint8), []
+    for start in range(0, count, _ROWS):
+        nodes = min(_ROWS, count - start)
+        piece = np.fromfile(file, "<u4", nodes * width).reshape(nodes, width)
+        if (piece[:, -2] != np.arange(start, start + nodes)).any():
+            raise ValueError("unexpected labels")
+        if int(piece[:, 0].max()) > 2 * m:
+            raise ValueError("unexpected number of links")
+        bottom_degrees[start : start + nodes] = piece[:, 0]
+        rows.append(_ascending(piece[:, 1 : 1 + 2 * m], piece[:, 0]))
+    upper = np.fromfile(file, "<u4")
+    nodes_above, places = _upper_lists(upper, m, count)
+    levels = np.bincount(nodes_above, minlength=count)
     # Every node's lists in turn, the bottom one first.
     first = np.arange(count) + np.cumsum(levels) - levels
-    rank = np.arange(len(nodes)) - (np.cumsum(levels) - levels)[nodes]
-    own = first[nodes] + 1 + rank
-    degrees = np.empty(count + len(nodes), np.int64)
-    degrees[first] = bottom[:, 0]
+    rank = np.arange(len(nodes_above)) - (np.cumsum(levels) - levels)[nodes_above]
+    own = first[nodes_above] + 1 + rank
+    degrees = np.empty(count + len(nodes_above), np.uint8)
+    degrees[first] = bottom_degrees
     degrees[own] = upper[places]
-    if int(degrees.max()) > 2 * m:
-        raise ValueError("unexpected number of links")
-    links = np.empty(int(degrees.sum()), np.uint32)
-    starts = np.cumsum(degrees) - degrees
-    for rows in np.array_split(np.arange(count), -(-count // _ROWS)):
-        _spread(links, bottom[rows, 1 : 1 + 2 * m], degrees[first[rows]], starts[first[rows]])
-    _spread(links, upper[places[:, None] + 1 + np.arange(m)], degrees[own], starts[own])
-    return Graph(m, entry, levels.astype(np.uint8), degrees.astype(np.uint8), links)
+    links = np.empty(int(degrees.sum(dtype=np.int64)), np.uint32)
+    is_upper = np.zeros(len(degrees), np.bool_)
+    is_upper[own] = True
+    is_upper = np.repeat(is_upper, degrees)
+    links[is_upper] = _ascending(upper[places[:, None] + 1 + np.arange(m)], degrees[own])
+    at = 0
+    places_below = np.flatnonzero(~is_upper)
+    for part in rows:
+        links[places_below[at : at + len(part)]] = part
+        at += len(part)
+    return Graph(m, entry, levels.astype(np.uint8), degrees, links)
 
 
 def _upper_lists(upper: Words, m: int, count: int) -> tuple[Indices, Indices]:
@@ -238,47 +253,50 @@ def _upper_lists(upper: Words, m: int, count: int) -> tuple[Indices, Indices]:
     return np.array(nodes, np.int64), np.array(places, np.int64)
 
 
-def _spread(links: Words, rows: Words, degrees: Indices, starts: Indices) -> None:
-    """Write the first `degrees` of each row, ascending, into `links` at `starts`."""
+def _ascending(rows: Words, degrees: npt.NDArray[np.integer[Any]]) -> Words:
+    """Return the first `degrees` of each row, ascending, one row after the other."""
     filled = np.arange(rows.shape[1]) < degrees[:, None]
-    ascending = np.sort(np.where(filled, rows, np.uint32(0xFFFFFFFF)), axis=1)
-    links[(starts[:, None] + np.arange(rows.shape[1]))[filled]] = ascending[filled]
+    return np.sort(np.where(filled, rows, np.uint32(0xFFFFFFFF)), axis=1)[filled]
 
 
 def _write_image(path: Path, graph: Graph, codes: Codes, dim: int) -> None:
-    """Write the file that hnswlib would have written for these links and vectors.
-
-    It is mapped while it is filled and let go of afterwards: hnswlib then holds the only copy.
-    """
-    count = len(codes)
-    width = 1 + 2 * graph.m + dim + 2
-    upper_width = 1 + graph.m
+    """Write the file that hnswlib would have written for these links and vectors, in pieces."""
+    count, m = len(codes), graph.m
     levels = graph.levels.astype(np.int64)
-    node_words = 1 + levels * upper_width
-    upper_start = count * width + np.concatenate([[0], np.cumsum(node_words)[:-1]])
-    head = _head(graph.m, graph.entry, int(levels.max()), count, dim)
-    size = len(head) // 4 + count * width + int(node_words.sum())
-    image = np.memmap(path, "<u4", "w+", shape=(size,))
-    image[: len(head) // 4] = np.frombuffer(head, "<u4")
-    words = image[len(head) // 4 :]
-    bottom = words[: count * width].reshape(count, width)
-    for start in range(0, count, _ROWS):
-        part = np.s_[start : start + _ROWS]
-        bottom[part, 1 + 2 * graph.m : -2] = dequantise(codes[part], dim).view("<u4")
-    bottom[:, -2] = np.arange(count)
-    words[upper_start] = levels * upper_width * 4
-    nodes, list_levels = graph.list_nodes, graph.list_levels
-    starts = np.where(
-        list_levels == 0,
-        nodes * width,
-        upper_start[nodes] + 1 + (list_levels - 1) * upper_width,
-    )
-    words[starts] = graph.degrees
+    first = np.arange(count) + np.cumsum(levels) - levels  # each node's bottom list
     ends = np.cumsum(graph.degrees, dtype=np.int64)
-    for start in range(0, len(starts), _ROWS):
-        part = np.s_[start : start + _ROWS]
-        degrees = graph.degrees[part].astype(np.int64)
-        first = ends[part] - degrees
-        links = np.arange(first[0], ends[part][-1])
-        within = links - np.repeat(first, degrees)
-        words[np.repeat(starts[part] + 1, degrees) + within] = graph.links[links]
+    with path.open("wb") as file:
+        file.write(_head(m, graph.entry, int(levels.max()), count, dim))
+        for start in range(0, count, _ROWS):
+            part = first[start : start + _ROWS]
+            piece = np.zeros((len(part), 1 + 2 * m + dim + 2), "<u4")
+            piece[:, 0] = graph.degrees[part]
+            _spread(piece[:, 1 : 1 + 2 * m], graph, part, ends)
+            piece[:, 1 + 2 * m : -2] = dequantise(codes[start : start + _ROWS], dim).view("<u4")
+            piece[:, -2] = np.arange(start, start + len(part))
+            file.write(piece.data)
+        file.write(_upper_words(graph, ends).data)
+
+
+def _upper_words(graph: Graph, ends: Indices) -> Words:
+    """Return what hnswlib's file holds of the lists above the bottom, after its vectors."""
+    levels, width = graph.levels.astype(np.int64), 1 + graph.m
+    sizes = 1 + levels * width
+    starts = np.cumsum(sizes) - sizes
+    words = np.zeros(int(sizes.sum()), "<u4")
+    words[starts] = 4 * levels * width
+    upper = np.flatnonzero(graph.list_levels)
+    rows = np.zeros((len(upper), width), "<u4")
+    rows[:, 0] = graph.degrees[upper]
+    _spread(rows[:, 1:], graph, upper, ends)
+    at = starts[graph.list_nodes[upper]] + 1 + (graph.list_levels[upper] - 1) * width
+    words[at[:, None] + np.arange(width)] = rows
+    return words
+
+
+def _spread(rows: Words, graph: Graph, lists: Indices, ends: Indices) -> None:
+    """Write the links of some lists (n,) into rows (n, at least as many as the longest has)."""
+    degrees = graph.degrees[lists].astype(np.int64)
+    filled = np.arange(rows.shape[1]) < degrees[:, None]
+    within = np.arange(int(degrees.sum())) - np.repeat(np.cumsum(degrees) - degrees, degrees)
+    rows[filled] = graph.links[np.repeat(ends[lists] - degrees, degrees) + within]

@@ -9,7 +9,7 @@ from ..core.spec import EncoderSpec
 from .overview import overview_record
 from .plan import Plan
 from .reader import Pack
-from .search import GRAPH_MIN_VECTORS
+from .search import least_linked
 from .signature import key_id
 
 # Cell, detail and links as measured on imagery (docs/packs.md); WebP at quality 80 at most.
@@ -86,7 +86,8 @@ def pack_text(info: dict[str, Any]) -> str:
         how = "exact scan"
         if level["search"] == "graph":
             how = f"graph ef {level['ef']}, recall@1 {level['recall_at_1']:.3f}"
-        how += f", {level['found']:.1%} of trial views found"
+        if level["found"] is not None:
+            how += f", {level['found']:.1%} of trial views found"
         shared = level["tiles"] - level["vectors"]
         lines.append(
             f"level {level['footprint_m']:>6g} m  {level['tiles']} tiles every "
@@ -108,7 +109,7 @@ def plan_info(
     levels = []
     length = min(spec.embedding_dim, _USUAL_DIMS if dims is None else dims)
     for lattice in plan.lattices:
-        links = _LINK_BYTES if lattice.count >= GRAPH_MIN_VECTORS else 0
+        links = _LINK_BYTES if lattice.count >= least_linked(length) else 0
         levels.append(
             {
                 "footprint_m": lattice.footprint_m,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,13 @@ from .dims import GRAPH_DIMS
 from .distinct import distinct
 from .embed import Bytes
 from .format import Buffer, Container
-from .graph import Graph, assemble, build_graph
+from .graph import assemble, build_graph
 from .links import encode_graph
 from .manifest import LevelRecord
 from .probes import Probes, share_found
 from .projection import Projection
 from .quantise import Codes, Floats32, dequantise, inverse_lengths, quantise
-from .search import LevelSearch
+from .search import Ids, LevelSearch
 from .tiling import Cells, Lattice, hilbert_order
 from .tuning import EXACT, SearchPlan, choose_search
 
@@ -62,6 +63,40 @@ class LevelTiles:
                 yield values.astype(np.float32)
 
 
+@dataclass(frozen=True)
+class PackedTiles:
+    """The tiles of a level as a pack holds them, along the Hilbert curve (`hilbert_order`).
+
+    Attributes:
+        lattice: the level's.
+        cells: (N,) uint32, the cell of each tile.
+        variants: (N,) uint8, which of the pack's variants each is.
+        detail: (N,) uint8, how much there is to see in each.
+        codes: (N, dims) int8, their vectors.
+    """
+
+    lattice: Lattice
+    cells: Cells
+    variants: Bytes
+    detail: Bytes
+    codes: Codes
+
+
+@dataclass(frozen=True)
+class PackedLevel:
+    """A level, ready to be written.
+
+    Attributes:
+        values: what the manifest says of it (`level_record`); `found` is None.
+        sections: its content.
+        search: its vectors and its graph.
+    """
+
+    values: dict[str, Any]
+    sections: dict[str, Buffer]
+    search: LevelSearch
+
+
 def finish_level(
     tiles: LevelTiles,
     projection: Projection,
@@ -88,37 +123,83 @@ def finish_level(
         S4GError: the disk is full or hnswlib failed.
     """
     order = hilbert_order(tiles.lattice, tiles.cells)
-    codes = _codes(tiles, projection, order)
-    first, vector_of_tile = distinct(codes)
-    codes = codes[first] if len(first) < len(codes) else codes
-    inverse = inverse_lengths(codes)
-    cells = tiles.cells[order]
-    shared = None if len(first) == len(cells) else vector_of_tile.astype(np.uint32)
-    search, graph = LevelSearch(codes, inverse, shared), None
+    packed = PackedTiles(
+        tiles.lattice,
+        tiles.cells[order],
+        tiles.bytes("variants")[order],
+        tiles.bytes("detail")[order],
+        _codes(tiles, projection, order),
+    )
+    views = projection.apply(probes.embeddings)
+
+    def share(ids: Ids) -> float:
+        east, north = tiles.lattice.centers_m(packed.cells[ids])
+        return share_found(probes, east, north, tiles.lattice.footprint_m)
+
+    made = pack_level(packed, folder, variants, links, graph_min_vectors, advance, views, share)
+    found = round(share(made.search.search(views, 1)[0][:, 0]), 4) if len(views) else None
+    return {**made.values, "found": found}, made.sections
+
+
+def pack_level(
+    tiles: PackedTiles,
+    folder: Path,
+    variants: int,
+    links: int,
+    graph_min_vectors: int,
+    advance: Callable[[int], None],
+    views: Floats32 | None = None,
+    share: Callable[[Ids], float] | None = None,
+) -> PackedLevel:
+    """Link the tiles of a level, choose how it is searched, and make its sections.
+
+    Args:
+        tiles: all of them.
+        folder: for large temporary files.
+        variants: how many the pack has.
+        links: wanted per node of the graph.
+        graph_min_vectors: with fewer distinct vectors there is no graph.
+        advance: told how many vectors are linked.
+        views: (P, D) float32, vectors of trial views to choose the search by, and
+        share: what share of them the tiles (P,) found for them are right for; where there are
+            none, disturbed tiles stand in.
+
+    Raises:
+        S4GError: the disk is full or hnswlib failed.
+    """
+    first, vector_of_tile = distinct(tiles.codes)
+    codes = tiles.codes[first] if len(first) < len(tiles.codes) else tiles.codes
+    shared = None if len(first) == len(tiles.cells) else vector_of_tile.astype(np.uint32)
+    search = LevelSearch(codes, inverse_lengths(codes), shared)
+    graph: bytes | None = None
     plan, linked = EXACT, 0
     if len(codes) >= graph_min_vectors:
-        views = projection.apply(probes.embeddings)
-        search, plan, graph = _link(search, views, folder, links, advance)
+        search, graph = _link(search, folder, links, advance)
+        plan = choose_search(search, views, share)
+        if plan == EXACT:
+            search, graph = dataclasses.replace(search, graph=None), None
+        else:
+            search = dataclasses.replace(search, ef=plan.ef)
         linked = len(codes)
-    advance(len(cells) - linked)
+    advance(len(tiles.cells) - linked)
     sections: dict[str, Buffer] = {
-        "cells": encode_column(cells),
-        "detail": deflate(tiles.bytes("detail")[order].tobytes()),
+        "cells": encode_column(tiles.cells),
+        "detail": deflate(tiles.detail.tobytes()),
         "codes": np.ascontiguousarray(codes).data.cast("B"),
     }
     if variants > 1:
-        sections["variants"] = deflate(tiles.bytes("variants")[order].tobytes())
+        sections["variants"] = deflate(tiles.variants.tobytes())
     if shared is not None:
         sections["vectors"] = encode_column(shared)
     if graph is not None:
-        sections["graph"] = encode_graph(graph)
+        sections["graph"] = graph
     values = {
-        "count": len(cells),
+        "count": len(tiles.cells),
         "vectors": len(codes),
         "search": asdict(plan),
-        "found": _found(search, tiles.lattice, cells, projection, probes),
+        "found": None,
     }
-    return values, sections
+    return PackedLevel(values, sections, search)
 
 
 def level_record(lattice: Lattice, values: Mapping[str, Any]) -> LevelRecord:
@@ -141,29 +222,13 @@ def _codes(tiles: LevelTiles, projection: Projection, order: np.ndarray[Any, Any
 
 
 def _link(
-    search: LevelSearch, views: Floats32, folder: Path, links: int, advance: Callable[[int], None]
-) -> tuple[LevelSearch, SearchPlan, Graph | None]:
-    """Return the search, how wide it is for trial views, and its graph if that finds enough."""
+    search: LevelSearch, folder: Path, links: int, advance: Callable[[int], None]
+) -> tuple[LevelSearch, bytes]:
+    """Return the search with a graph, and the graph's section."""
     codes = search.codes
     dims = min(GRAPH_DIMS, codes.shape[1])
     graph = build_graph(
         lambda start, stop: dequantise(codes[start:stop], dims), len(codes), folder, links, advance
     )
-    with_graph = LevelSearch(
-        codes, search.inverse, search.vector_of_tile, assemble(graph, codes, dims)
-    )
-    plan = choose_search(with_graph, views)
-    if plan.method != "graph":
-        return search, plan, None
-    tuned = LevelSearch(codes, search.inverse, search.vector_of_tile, with_graph.graph, plan.ef)
-    return tuned, plan, graph
-
-
-def _found(
-    search: LevelSearch, lattice: Lattice, cells: Cells, projection: Projection, probes: Probes
-) -> float:
-    if not len(probes.east_m):
-        return 1.0
-    ids, _ = search.search(projection.apply(probes.embeddings), 1)
-    east, north = lattice.centers_m(cells[ids[:, 0]])
-    return round(share_found(probes, east, north, lattice.footprint_m), 4)
+    section = encode_graph(graph)
+    return dataclasses.replace(search, graph=assemble(graph, codes, dims, folder)), section

@@ -33,6 +33,7 @@ class Plan:
         lattices: one per level, finest first.
         notes: what the user should know about choices made for them.
         area: where within the region tiles must have their centres; None: anywhere.
+        part: the box that the pack covers, where it is one of several that share the region.
     """
 
     region: BBox
@@ -41,6 +42,12 @@ class Plan:
     lattices: tuple[Lattice, ...]
     notes: tuple[str, ...]
     area: Area | None = None
+    part: BBox | None = None
+
+    @property
+    def covers(self) -> BBox:
+        """The box that the pack says it covers."""
+        return self.region if self.part is None else self.part
 
     def wanted(self, lattice: Lattice, block: Block) -> npt.NDArray[np.bool_]:
         """Return (rows, columns) of a block: which of its tiles lie in the region."""

@@ -20,7 +20,8 @@ from .embed import BATCH, checked_embed
 from .quantise import Floats32
 from .tiling import Cells, Lattice
 
-COUNT = 256
+# Where a graph may be used more are needed: half a percent is told from nothing by a thousand.
+COUNT, COUNT_LINKED = 256, 1024
 _SEED = 3
 _MIN_VALID = 0.9
 

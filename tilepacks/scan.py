@@ -3,15 +3,42 @@
 NumKong multiplies 8-bit integers with the processor's own instructions (VNNI, NEON dot product).
 A query becomes two rows of integers, a coarse one and the rest a hundred times finer: what rounding
 it would lose is then below float32, and a vector that was read from memory serves both.
+
+Who compares the same vectors again and again packs them once (`pack_codes`): NumKong then reads
+them in the order that its kernel wants, five to eight times as fast as as they lie in a file.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from .quantise import Codes, Floats32
 
 _PEAK = 127
+
+
+def pack_codes(codes: Codes) -> Any:
+    """Return vectors (N, D) int8, C-contiguous, as `scan_packed` wants them; about as large."""
+    import numkong
+
+    return numkong.dots_pack(codes)
+
+
+def scan_packed(queries: Floats32, packed: Any, inverse: Floats32) -> Floats32:
+    """Return the cosines (B, N) float32 of queries and packed vectors, as `scan` does.
+
+    Args:
+        queries: (B, D) float32, of length one.
+        packed: of `pack_codes`, N vectors.
+        inverse: (N,) float32 of `inverse_lengths`.
+    """
+    import numkong
+
+    rows, steps = _as_integers(queries)
+    return _cosines(np.asarray(numkong.dots_packed(rows, packed)), steps, inverse)
 
 
 def scan(queries: Floats32, codes: Codes, inverse: Floats32) -> Floats32:
@@ -26,17 +53,30 @@ def scan(queries: Floats32, codes: Codes, inverse: Floats32) -> Floats32:
     """
     import numkong
 
+    rows, steps = _as_integers(queries)
+    products = np.asarray(numkong.dots_packed(codes, numkong.dots_pack(rows)))
+    return _cosines(products.T, steps, inverse)
+
+
+def _as_integers(queries: Floats32) -> tuple[Codes, Floats32]:
+    """Return the coarse rows of all queries and then their fine ones, (2B, D), and their steps."""
     coarse_step = np.abs(queries).max(axis=1, keepdims=True) / _PEAK
     coarse = np.rint(queries / coarse_step)
     fine_step = coarse_step / (2 * _PEAK)
     fine = np.clip(np.rint((queries - coarse * coarse_step) / fine_step), -_PEAK, _PEAK)
     rows = np.concatenate([coarse, fine]).astype(np.int8)
-    products = np.asarray(numkong.dots_packed(codes, numkong.dots_pack(rows)))
-    steps = np.concatenate([coarse_step, fine_step]).astype(np.float32)[:, 0]
-    count = len(queries)
-    cosines = np.empty((count, len(codes)), np.float32)
-    for row in range(count):
-        np.multiply(products[:, row], steps[row], out=cosines[row], casting="unsafe")
-        cosines[row] += products[:, count + row] * steps[count + row]
-        cosines[row] *= inverse
+    return rows, np.concatenate([coarse_step, fine_step]).astype(np.float32)[:, 0]
+
+
+def _cosines(products: npt.NDArray[np.int32], steps: Floats32, inverse: Floats32) -> Floats32:
+    count = len(steps) // 2
+    cosines = np.empty((count, len(inverse)), np.float32)
+    fine = np.empty(len(inverse), np.float32)
+    for row, cosine in enumerate(cosines):
+        np.multiply(products[row], steps[row], out=cosine, casting="unsafe", dtype=np.float32)
+        np.multiply(
+            products[count + row], steps[count + row], out=fine, casting="unsafe", dtype=np.float32
+        )
+        cosine += fine
+        cosine *= inverse
     return cosines

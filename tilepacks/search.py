@@ -15,17 +15,23 @@ import numpy as np
 import numpy.typing as npt
 
 from .quantise import Codes, Floats32, dequantise
-from .scan import scan
+from .scan import pack_codes, scan, scan_packed
 
 Ids = npt.NDArray[np.int64]
 
-# Below about this many vectors the scan is as fast as the graph, and it is exact.
-GRAPH_MIN_VECTORS = 2000
+# A scan of fewer bytes than these is about as fast as the graph, and it is exact.
+_SCAN_BYTES = 4 << 20
 # The graph knows the leading dimensions; this many times the wanted vectors are compared in all.
 _CANDIDATES = 4
 _MIN_CANDIDATES = 48
-_BLOCK_SCORES, _LEAST_ROWS = 1 << 21, 4096
-_BLOCK_VECTORS = 65536  # compared at once: cosines of a query against them take 256 kB
+# Compared at once: the cosines of a query take 256 kB, the integer products of all of them 8 MB.
+_BLOCK_VECTORS, _BLOCK_QUERIES = 65536, 16
+_GROUP = 64
+
+
+def least_linked(dims: int) -> int:
+    """Return how many vectors of a length a level must have for a graph to be worth its bytes."""
+    return -(-_SCAN_BYTES // dims)
 
 
 @dataclass(frozen=True)
@@ -92,22 +98,43 @@ class LevelSearch:
 
     def scan(self, queries: Floats32, k: int) -> tuple[Ids, Floats32]:
         """Return the best distinct vectors (B, k) by comparing with all of them; k at most V."""
+        parts = [
+            self._scan_some(queries[start : start + _BLOCK_QUERIES], k)
+            for start in range(0, len(queries), _BLOCK_QUERIES)
+        ]
+        ids, cosines = zip(*parts, strict=True)
+        return np.concatenate(ids), np.concatenate(cosines)
+
+    def _scan_some(self, queries: Floats32, k: int) -> tuple[Ids, Floats32]:
         ids = np.empty((len(queries), 0), np.int64)
         cosines = np.empty((len(queries), 0), np.float32)
-        rows = max(_LEAST_ROWS, min(_BLOCK_VECTORS, _BLOCK_SCORES // max(1, len(queries))))
-        for start in range(0, len(self.codes), rows):
-            part = np.s_[start : start + rows]
-            scores = scan(queries, self.codes[part], self.inverse[part])
-            found, own = _best(scores, min(k, scores.shape[1]))
+        for number, packed in enumerate(self.packed):
+            start = number * _BLOCK_VECTORS
+            scores = scan_packed(queries, packed, self.inverse[start : start + _BLOCK_VECTORS])
+            found, own = _best_of_many(scores, min(k, scores.shape[1]))
             ids = np.concatenate([ids, found + start], axis=1)
             cosines = np.concatenate([cosines, own], axis=1)
-            kept, cosines = _best(cosines, min(k, cosines.shape[1]))
-            ids = np.take_along_axis(ids, kept, axis=1)
-        return ids, cosines
+        if len(self.packed) == 1:
+            return ids, cosines
+        kept, cosines = _best(cosines, min(k, cosines.shape[1]))
+        return np.take_along_axis(ids, kept, axis=1), cosines
+
+    @cached_property
+    def packed(self) -> tuple[Any, ...]:
+        """All vectors as the scan wants them, block after block; made when it is first needed."""
+        starts = range(0, len(self.codes), _BLOCK_VECTORS)
+        return tuple(pack_codes(self.codes[start : start + _BLOCK_VECTORS]) for start in starts)
 
     def vectors_of(self, tiles: Ids) -> Floats32:
         """Return the vectors (T, D) float32 of tiles (T,)."""
         return dequantise(self.codes[self._rows(tiles)])
+
+    def first_tiles(self, vectors: Ids) -> Ids:
+        """Return a tile (P,) of each vector (P,)."""
+        if self.vector_of_tile is None:
+            return vectors
+        order, starts, _ = self._tiles_by_vector
+        return order[starts[vectors]]
 
     def scores(self, queries: Floats32, tiles: Ids) -> Floats32:
         """Return the cosines (B, T) float32 of queries (B, D) and some tiles (T,), exactly."""
@@ -137,6 +164,26 @@ class LevelSearch:
             ids[row] = order[np.repeat(starts[found], lengths) + within][:k]
             cosines[row] = np.repeat(scores[row], lengths)[:k]
         return ids, cosines
+
+
+def _best_of_many(scores: Floats32, k: int) -> tuple[Ids, Floats32]:
+    """Return what `_best` returns, faster: most of the scores are only looked at once.
+
+    The k largest scores lie in the k groups whose largest members are the largest.
+    """
+    groups = scores.shape[1] // _GROUP
+    if groups <= 2 * k:
+        return _best(scores, k)
+    grouped = groups * _GROUP
+    largest = scores[:, :grouped].reshape(len(scores), _GROUP, groups).max(axis=1)
+    chosen = np.argpartition(-largest, k - 1, axis=1)[:, :k]
+    members = (chosen[:, None, :] + groups * np.arange(_GROUP)[:, None]).reshape(len(scores), -1)
+    rest = np.broadcast_to(
+        np.arange(grouped, scores.shape[1]), (len(scores), scores.shape[1] - grouped)
+    )
+    ids = np.sort(np.concatenate([members, rest], axis=1), axis=1)
+    best, cosines = _best(np.take_along_axis(scores, ids, axis=1), k)
+    return np.take_along_axis(ids, best, axis=1), cosines
 
 
 def _best(scores: Floats32, k: int) -> tuple[Ids, Floats32]:

@@ -16,7 +16,7 @@ Cells = npt.NDArray[np.uint32]
 
 # A tile may reach beyond the region by this share of its side: the edges of a box in degrees are
 # not straight in metres, and whole edge rows would be lost to centimetres.
-_EDGE_TOLERANCE = 0.01
+EDGE_TOLERANCE = 0.01
 # Imagery is read in blocks of at most this side: 12 MB of pixels, whatever the region's size.
 _BLOCK_PX = 2048
 # Of small tiles close together so many to a side at most: what is embedded at once fits a few MB.
@@ -86,7 +86,7 @@ def lattice_over(
     west, south, east, north = extent_m
     step_px = max(1, round(stride * input_px))
     stride_m = step_px * footprint_m / input_px
-    slack = _EDGE_TOLERANCE * footprint_m
+    slack = EDGE_TOLERANCE * footprint_m
     columns = math.floor((east - west - footprint_m + slack) / stride_m) + 1
     rows = math.floor((north - south - footprint_m + slack) / stride_m) + 1
     if columns < 1 or rows < 1:
@@ -103,7 +103,7 @@ def cells_inside(
 
     A tile that sticks out by less than one percent of its side counts as inside.
     """
-    inner = lattice.footprint_m * (0.5 - _EDGE_TOLERANCE)
+    inner = lattice.footprint_m * (0.5 - EDGE_TOLERANCE)
     inside = np.ones((len(rows), len(columns)), np.bool_)
     cells = np.array(rows)[:, None] * lattice.columns + np.array(columns)
     east, north = lattice.centers_m(cells)

@@ -336,7 +336,7 @@ def table(
         if pack.levels[0].count != len(cells):
             raise SystemExit("the raster has gaps: give a --bbox without any")
         in_pack = pack.cells(0)
-        info = pack.manifest.projection
+        info, how = pack.manifest.projection, pack.manifest.levels[0].search
     if options.synthetic:
         rng = np.random.default_rng(5)
         places = rng.uniform(0, min(lattice.columns, lattice.rows) * _STEP_PX, (options.queries, 2))
@@ -354,7 +354,7 @@ def table(
         else (np.stack([_top(embeddings, query) for query in queries]))
     )
     print(f"{len(cells)} tiles, {len(queries)} queries, {recorder.spec.embedding_dim}-d; "
-          f"pack: {info.dims}-d, shares by dimensions {info.shares}")  # fmt: skip
+          f"pack: {info.dims}-d, shares by dimensions {info.shares}, {how}")  # fmt: skip
     print(f"{'index':<16}{'B/tile':>8}{'build s':>9}{'open ms':>9}{'RSS MB':>8}{'p50 ms':>8}"
           f"{'p99 ms':>8}{'r@1':>7}{'r@10':>7}{'found':>7}")  # fmt: skip
     tile_east, tile_north = lattice.centers_m(cells)

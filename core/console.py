@@ -209,6 +209,24 @@ def progress(description: str, total: int, unit: str = "") -> Iterator[Advance]:
         yield advance
 
 
+def parse_metres(text: str, option: str) -> float:
+    """Return a length with its unit, `800m` or `2km`, in metres.
+
+    Raises:
+        InputError: it is none, or not positive.
+    """
+    for suffix, factor in (("km", 1000.0), ("m", 1.0)):
+        if text.endswith(suffix):
+            try:
+                length = factor * float(text[: -len(suffix)])
+            except ValueError:
+                break
+            if 0 < length < float("inf"):
+                return length
+            break
+    raise InputError(f"{option} {text}: expected a length with its unit, for example 800m or 2km")
+
+
 def parse_numbers(text: str, count: int, option: str, meaning: str) -> tuple[float, ...]:
     """Parse `count` comma-separated finite numbers of an option's value.
 

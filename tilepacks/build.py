@@ -63,8 +63,7 @@ def build_pack(
     told = fingerprint(layers, engine, plan, options, projection)
     with work_folder(out, told, restart) as work:
         job = Job(layers, engine, plan, options, variants, work, progress)
-        for number in range(len(plan.lattices)):
-            job.embed_level(number, embedder)
+        job.embed(embedder)
         job.check()
         job.finish(job.projection(projection), out, overwrite)
         work.remove()

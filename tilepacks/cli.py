@@ -13,6 +13,7 @@ from ..core.console import (
     CommandGroup,
     MainCommand,
     debug_option,
+    parse_metres,
     parse_numbers,
     progress,
     run_command,
@@ -20,8 +21,10 @@ from ..core.console import (
 )
 from ..core.devices import DEVICES
 from ..core.errors import InputError
+from .cli_combine import diff, extract, merge
+from .cli_map import ambiguity, export, preview
 from .cli_source import SourceOptions, source_options
-from .cli_tools import ambiguity, keygen, preview, sign, verify
+from .cli_tools import keygen, sign, verify
 
 _MAIN_HELP = """Build a region pack: imagery in, one searchable file out.
 
@@ -51,16 +54,27 @@ def cli() -> None:
 )
 @click.option("--width", help="Width of the corridor, for example 800m or 2km.")
 @source_options
-@click.option("--out", type=_FILE, help="The pack to write (.s4gpack).")
+@click.option(
+    "--out", type=_FILE, help="The pack to write (.s4gpack), or the set of packs (.s4gpacks)."
+)
 @click.option(
     "--levels", metavar="M,M,…", help="Tile footprints, metres.  [default: chosen and told]"
 )
 @click.option(
     "--stride",
     type=float,
-    default=0.25,
-    show_default=True,
-    help="Distance of neighbouring tiles as a share of the footprint, 0.05 to 1.",
+    help="Distance of neighbouring tiles as a share of the footprint, 0.05 to 1.  [default: 0.25]",
+)
+@click.option(
+    "--like",
+    type=_FILE,
+    metavar="PACK",
+    help="Lay the tiles on this pack's grid, so that both can be merged.",
+)
+@click.option(
+    "--shard",
+    metavar="LENGTH",
+    help="Make a set of packs, each a square of about this side, for example 20km.",
 )
 @click.option("--encoder", type=_FILE, help="Bundle or ONNX file.  [default: the embedded one]")
 @click.option(
@@ -97,6 +111,17 @@ def cli() -> None:
     help="Carry a picture of the region (at most 2048 px) for plots and maps.",
 )
 @click.option(
+    "--imagery/--no-imagery",
+    default=False,
+    show_default=True,
+    help="Carry the imagery itself, as fine as the finest level, to refine fixes and for maps.",
+)
+@click.option(
+    "--imagery-quality",
+    type=click.IntRange(1, 100),
+    help="Of its WebP tiles, 1 to 100.  [default: 75]",
+)
+@click.option(
     "--threads", type=click.IntRange(0), default=0, help="CPU threads; 0: as many as fit."
 )
 @click.option(
@@ -104,7 +129,14 @@ def cli() -> None:
     type=click.IntRange(1, 64),
     default=2,
     show_default=True,
-    help="Threads that read imagery while the encoder works.",
+    help="Threads that read imagery while the encoder works; with --engine ray: actors.",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(("local", "ray")),
+    default="local",
+    show_default=True,
+    help="Who embeds: this process, or a Ray cluster ($RAY_ADDRESS; else one on this machine).",
 )
 @click.option("--restart", is_flag=True, help="Throw away what an interrupted build has done.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing pack.")
@@ -129,7 +161,9 @@ def build(
     permission: bool,
     out: Path | None,
     levels: str | None,
-    stride: float,
+    stride: float | None,
+    like: Path | None,
+    shard: str | None,
     encoder: Path | None,
     device: str,
     min_valid: float,
@@ -137,8 +171,11 @@ def build(
     dims: int | None,
     compact: bool,
     overview: bool,
+    imagery: bool,
+    imagery_quality: int | None,
     threads: int,
     workers: int,
+    engine: str,
     restart: bool,
     overwrite: bool,
     dry_run: bool,
@@ -153,7 +190,12 @@ def build(
         raise click.UsageError("Missing option '--source'.")
     if out is None and not dry_run:
         raise click.UsageError("Missing option '--out'.")
-    _check_share("--stride", stride, 0.05)
+    if stride is not None and like is not None:
+        raise click.UsageError("--stride is that of --like; give one of them.")
+    _check_share("--stride", 0.25 if stride is None else stride, 0.05)
+    shard_m = None if shard is None else parse_metres(shard, "--shard")
+    if out is not None and not dry_run:
+        _check_ending(out, shard_m)
     _check_share("--min-valid", min_valid, 0.0)
     box = None if bbox is None else _bbox(bbox)
     footprints = None if levels is None else _levels(levels)
@@ -167,48 +209,98 @@ def build(
     from ..core.ground import notes_of
     from .area import read_area, read_route
     from .build import build_pack
+    from .build_set import build_set
     from .dims import COMPACT_DIMS, check_dims
     from .info import plan_info, plan_text
     from .options import BuildOptions
     from .plan import plan_pack
+    from .ray_blocks import RayEmbedder, Recipe
+    from .reader import open_pack
     from .variants import make_variants
 
     if out is not None and not dry_run:
         check_output(out, overwrite)
+    if imagery_quality is not None and not imagery:
+        raise click.UsageError("--imagery-quality is for --imagery; give both.")
+    quality = (imagery_quality or 75) if imagery else None
     if compact and dims is not None:
         raise click.UsageError("--compact chooses --dims itself; give one of them.")
+    if like is not None and (compact or dims is not None):
+        raise click.UsageError("--dims and --compact are those of --like; give one of them.")
     with ExitStack() as stack:
         ground = None
         if area is not None:
             ground = read_area(area)
         elif route is not None:
-            ground = read_route(route, _metres(width or ""))
+            ground = read_route(route, parse_metres(width or "", "--width"))
         bounds = box if ground is None else ground.bounds
         opening = SourceOptions(
             attribution, stretch, zoom, rate, retries, contact, cache, permission, bounds
         )
         opening.check((source, *also))
         layers = [stack.enter_context(closing(opening.open(name))) for name in (source, *also)]
-        engine = stack.enter_context(closing(load_engine(encoder, device, threads)))
-        wanted = min(COMPACT_DIMS, engine.spec.embedding_dim) if compact else dims
-        check_dims(wanted, engine.spec)
-        plan = plan_pack(layers[0], engine.spec, box, footprints, stride, ground)
+        encoding = stack.enter_context(closing(load_engine(encoder, device, threads)))
+        wanted = min(COMPACT_DIMS, encoding.spec.embedding_dim) if compact else dims
+        check_dims(wanted, encoding.spec)
+        base = None if like is None else stack.enter_context(open_pack(like))
+        plan = plan_pack(
+            layers[0],
+            encoding.spec,
+            box,
+            footprints,
+            0.25 if stride is None else stride,
+            ground,
+            None if base is None else base.manifest,
+        )
         for note in (*(note for layer in layers for note in notes_of(layer)), *plan.notes):
             say(f"note: {note}")
+        variants = make_variants(len(layers), headings)
         if out is None or dry_run:
-            variants = len(make_variants(len(layers), headings))
-            told = plan_info(plan, engine.spec, layers[0].gsd_m, overview, wanted, variants)
+            told = plan_info(plan, encoding.spec, layers[0].gsd_m, overview, wanted, len(variants))
             click.echo(json.dumps(told, indent=2) if as_json else plan_text(told))
             return
-        say(f"encoder: {describe(engine)}")
+        say(f"encoder: {describe(encoding)}")
         options = BuildOptions(
             min_valid=min_valid,
             overview=overview,
             dims=wanted,
             headings=headings,
+            imagery_quality=quality,
             workers=workers,
         )
-        build_pack(layers, engine, plan, out, options, progress, overwrite, restart)
+        embedder = None
+        if engine == "ray":
+            recipe = Recipe(
+                opening.open,
+                (source, *also),
+                encoder,
+                encoding.spec.model_id,
+                device,
+                threads,
+                plan.frame,
+                variants,
+                min_valid,
+            )
+            embedder = stack.enter_context(RayEmbedder(recipe, workers))
+        given = None if base is None else base.projection
+        if shard_m is None:
+            build_pack(
+                layers, encoding, plan, out, options, progress, overwrite, restart, given, embedder
+            )
+        else:
+            build_set(
+                layers,
+                encoding,
+                plan,
+                shard_m,
+                out,
+                options,
+                progress,
+                overwrite,
+                restart,
+                given,
+                embedder,
+            )
     _show_pack(out, as_json)
 
 
@@ -225,12 +317,18 @@ def info_command(pack: Path, as_json: bool) -> None:
 
 
 def _show_pack(path: Path, as_json: bool) -> None:
-    from .info import pack_info, pack_text
+    from .info import pack_info, pack_text, set_info, set_text
+    from .pack_set import is_set, open_set
     from .reader import open_pack
 
+    if is_set(path):
+        with open_set(path) as packs:
+            told: dict[str, Any] = set_info(packs)
+        click.echo(json.dumps(told, indent=2) if as_json else set_text(told))
+        return
     with open_pack(path) as pack:
         pack.container.verify()
-        told: dict[str, Any] = pack_info(pack)
+        told = pack_info(pack)
     click.echo(json.dumps(told, indent=2) if as_json else pack_text(told))
 
 
@@ -251,15 +349,13 @@ def _levels(text: str) -> tuple[float, ...]:
     return check_levels(parse_numbers(text, text.count(",") + 1, "--levels", meaning), "--levels")
 
 
-def _metres(text: str) -> float:
-    """Return a length with its unit, `800m` or `2km`, in metres."""
-    for suffix, factor in (("km", 1000.0), ("m", 1.0)):
-        if text.endswith(suffix):
-            try:
-                return factor * float(text[: -len(suffix)])
-            except ValueError:
-                break
-    raise InputError(f"--width {text}: expected a length with its unit, for example 800m or 2km")
+def _check_ending(out: Path, shard_m: float | None) -> None:
+    from .pack_set import SUFFIX
+
+    if (out.suffix == SUFFIX) != (shard_m is not None):
+        raise click.UsageError(
+            f"--shard makes a set of packs, whose name ends in {SUFFIX}: give both or none."
+        )
 
 
 def _check_share(option: str, value: float, least: float) -> None:
@@ -267,7 +363,9 @@ def _check_share(option: str, value: float, least: float) -> None:
         raise InputError(f"{option} {value:g}: expected a share between {least:g} and 1")
 
 
-for _command in (verify, keygen, sign, preview, ambiguity):
+for _command in (
+    verify, keygen, sign, extract, merge, diff, preview, ambiguity, export,
+):  # fmt: skip
     cli.add_command(_command)
 
 

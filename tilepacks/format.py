@@ -20,7 +20,7 @@ from ..core.errors import InputError, IntegrityError
 
 # Like PNG's: a byte above 127, the name, and line ends that a transfer as text would change.
 MAGIC = b"\x89S4GP\r\n\x1a"
-MAJOR, MINOR = 2, 0
+MAJOR, MINOR = 3, 0
 # Magic, major, minor, flags, file length, manifest offset and length, SHA-256 of the manifest,
 # 24 bytes reserved; then the SHA-256 of all that.
 _HEADER = struct.Struct("<8sHHIQQQ32s24x")

@@ -7,13 +7,16 @@ from typing import Any
 
 from ..core.spec import EncoderSpec
 from .overview import overview_record
+from .pack_set import PackSet
 from .plan import Plan
 from .reader import Pack
 from .search import least_linked
 from .signature import key_id
 
-# Cell, detail and links as measured on imagery (docs/packs.md); WebP at quality 80 at most.
-_TILE_BYTES, _LINK_BYTES, _OVERVIEW_BYTES_PER_PX = 2, 16, 0.25
+# Cell and detail, and a sample with its links, as measured on imagery (docs/packs.md); WebP at
+# quality 80 at most.
+_TILE_BYTES, _SAMPLE_BYTES, _OVERVIEW_BYTES_PER_PX = 2, 3, 0.25
+_ORDINALS = {step: f"{step}th" for step in range(4, 17)} | {2: "second", 3: "third"}
 # What most encoders turn out to need; only the build can tell.
 _USUAL_DIMS = 128
 
@@ -32,6 +35,7 @@ def pack_info(pack: Pack) -> dict[str, Any]:
                 "tiles": record.count,
                 "vectors": record.vectors,
                 "search": record.search.method,
+                "step": record.search.step,
                 "ef": record.search.ef,
                 "recall_at_1": record.search.recall_at_1,
                 "recall_at_10": record.search.recall_at_10,
@@ -53,13 +57,7 @@ def pack_info(pack: Pack) -> dict[str, Any]:
         "dims": manifest.projection.dims,
         "probes_found_by_dims": manifest.projection.shares,
         "signed_by": None if seal is None else key_id(seal.public_key),
-        "encoder": {
-            "model_id": spec.model_id,
-            "backbone": spec.backbone,
-            "embedding_dim": spec.embedding_dim,
-            "input_px": spec.input_px,
-            "precision": spec.precision,
-        },
+        "encoder": _encoder(spec),
         "tool": manifest.tool,
     }
 
@@ -84,8 +82,12 @@ def pack_text(info: dict[str, Any]) -> str:
     ]
     for level in info["levels"]:
         how = "exact scan"
-        if level["search"] == "graph":
-            how = f"graph ef {level['ef']}, recall@1 {level['recall_at_1']:.3f}"
+        if level["search"] != "exact":
+            way = "scan" if level["search"] == "sample" else f"graph ef {level['ef']}"
+            if level["step"] > 1:
+                way += f" of every {_ORDINALS[level['step']]} row and column"
+            how = f"{way}, "
+            how += f"recall@1 {level['recall_at_1']:.3f}"
         if level["found"] is not None:
             how += f", {level['found']:.1%} of trial views found"
         shared = level["tiles"] - level["vectors"]
@@ -95,6 +97,64 @@ def pack_text(info: dict[str, Any]) -> str:
             + (f", {shared} look like another" if shared else "")
         )
     return "\n".join(lines)
+
+
+def set_info(packs: PackSet) -> dict[str, Any]:
+    """Return what a set of packs holds as JSON values; sizes in bytes, lengths in metres."""
+    bounds, seal, spec = packs.bounds, packs.container.seal, packs.spec
+    return {
+        "file": str(packs.path),
+        "bytes": sum(pack.bytes for pack in packs.packs),
+        "bounds": [bounds.west, bounds.south, bounds.east, bounds.north],
+        "frame": {"lat_deg": packs.frame.lat_deg, "lon_deg": packs.frame.lon_deg},
+        "levels": [asdict(level) for level in packs.levels],
+        "tiles": packs.tiles,
+        "signed_by": None if seal is None else key_id(seal.public_key),
+        "encoder": _encoder(spec),
+        "tool": packs.tool,
+        "packs": [
+            {
+                "file": pack.file,
+                "bounds": [getattr(pack.bounds, s) for s in ("west", "south", "east", "north")],
+                "tiles": pack.tiles,
+                "bytes": pack.bytes,
+            }
+            for pack in packs.packs
+        ],
+    }
+
+
+def set_text(info: dict[str, Any]) -> str:
+    """Return `set_info` as lines for a person."""
+    encoder = info["encoder"]
+    lines = [
+        f"{info['file']}: {len(info['packs'])} packs, {_size(info['bytes'])}, built by "
+        f"{info['tool']}",
+        f"region      {','.join(f'{v:.7g}' for v in info['bounds'])} (W,S,E,N)",
+        f"encoder     {encoder['backbone']} {encoder['precision']}, {encoder['input_px']} px, "
+        f"{encoder['embedding_dim']}-d, model {encoder['model_id'][:12]}",
+        f"signed      {'by key ' + info['signed_by'] if info['signed_by'] else 'no'}",
+    ]
+    lines += [
+        f"level {level['footprint_m']:>6g} m  {level['tiles']} tiles every {level['stride_m']:g} m"
+        for level in info["levels"]
+    ]
+    lines += [
+        f"{pack['file']}  {','.join(f'{v:.6f}' for v in pack['bounds'])}  {pack['tiles']} tiles, "
+        f"{_size(pack['bytes'])}"
+        for pack in info["packs"]
+    ]
+    return "\n".join(lines)
+
+
+def _encoder(spec: EncoderSpec) -> dict[str, Any]:
+    return {
+        "model_id": spec.model_id,
+        "backbone": spec.backbone,
+        "embedding_dim": spec.embedding_dim,
+        "input_px": spec.input_px,
+        "precision": spec.precision,
+    }
 
 
 def plan_info(
@@ -109,7 +169,7 @@ def plan_info(
     levels = []
     length = min(spec.embedding_dim, _USUAL_DIMS if dims is None else dims)
     for lattice in plan.lattices:
-        links = _LINK_BYTES if lattice.count >= least_linked(length) else 0
+        links = _SAMPLE_BYTES if lattice.count >= least_linked(length) else 0
         levels.append(
             {
                 "footprint_m": lattice.footprint_m,

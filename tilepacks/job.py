@@ -16,8 +16,10 @@ from .blocks import BlockEmbedder, BlockTask
 from .dims import COMPACT_DIMS, Gallery, choose_dims, make_projection, measure_dims
 from .embed import EmbeddedBlock
 from .format import Buffer, Container
+from .imagery import make_imagery
+from .imagery_plan import plan_imagery
 from .level import LevelTiles, finish_level, level_record
-from .manifest import LayerRecord, Manifest, ProjectionRecord
+from .manifest import ImageryRecord, LayerRecord, Manifest, ProjectionRecord
 from .options import BuildOptions, Progress
 from .overview import make_overview, overview_record
 from .plan import Plan
@@ -59,27 +61,24 @@ class Job:
         self._variants, self._work, self._shard = variants, work, shard
         self._progress = progress
 
-    def embed_level(self, number: int, embedder: BlockEmbedder) -> None:
-        """Embed the blocks of a level that are not done yet."""
-        lattice = self.plan.lattices[number]
-        with self._progress(f"level {lattice.footprint_m:g} m: tiles", lattice.count) as advance:
-            for task, found in embedder.embed(self.todo(number, advance)):
+    def embed(self, embedder: BlockEmbedder) -> None:
+        """Embed all blocks that are not done yet."""
+        with self._progress("tiles", self.plan.count) as advance:
+            for task, found in embedder.embed(self.todo(advance)):
                 self.keep(task, found)
                 advance(task.wanted.size)
 
-    def todo(
-        self, number: int, advance: Callable[[int], None] = lambda steps: None
-    ) -> Iterator[BlockTask]:
-        """Yield the blocks of a level that are not done yet; `advance` is told of the others."""
-        lattice = self.plan.lattices[number]
-        (self._work.path / _folder(number)).mkdir(exist_ok=True)
-        for index, block in enumerate(blocks(lattice)):
-            wanted = self.plan.wanted(lattice, block)
-            done = self._work.read(_block_name(number, index)) if wanted.any() else None
-            if done is None and wanted.any():
-                yield BlockTask(self._shard, number, index, lattice, block, wanted)
-            else:
-                advance(wanted.size)
+    def todo(self, advance: Callable[[int], None] = lambda steps: None) -> Iterator[BlockTask]:
+        """Yield the blocks that are not done yet; `advance` is told of the others."""
+        for number, lattice in enumerate(self.plan.lattices):
+            (self._work.path / _folder(number)).mkdir(exist_ok=True)
+            for index, block in enumerate(blocks(lattice)):
+                wanted = self.plan.wanted(lattice, block)
+                done = self._work.read(_block_name(number, index)) if wanted.any() else None
+                if done is None and wanted.any():
+                    yield BlockTask(self._shard, number, index, lattice, block, wanted)
+                else:
+                    advance(wanted.size)
 
     def keep(self, task: BlockTask, found: EmbeddedBlock) -> None:
         """Keep what came of a block."""
@@ -136,6 +135,17 @@ class Job:
 
         return LevelTiles(lattice, done, self._engine.spec.embedding_dim)
 
+    def galleries(self) -> list[Gallery]:
+        """Return the tiles of each level with its probes."""
+        found = []
+        with self._progress("trial views", len(self.levels)) as advance:
+            for number in self.levels:
+                tiles = self.tiles(number)
+                probes = self._probes(number, tiles)
+                found.append(Gallery(tiles.lattice, tiles.cells, tiles.parts, probes))
+                advance(1)
+        return found
+
     def projection(self, given: Projection | None = None) -> Measured:
         """Return how embeddings become vectors, and what share of probes that was seen to find.
 
@@ -144,18 +154,12 @@ class Job:
         """
         if (kept := read_projection(self._work)) is not None:
             return kept
-        levels = [self.tiles(number) for number in self.levels]
+        galleries = self.galleries()
         moments = np.zeros((self._engine.spec.embedding_dim,) * 2)
-        for tiles in levels if given is None else ():
-            for part in tiles.parts():
+        for gallery in galleries if given is None else ():
+            for part in gallery.parts():
                 add_moments(moments, part)
-        with self._progress("dimensions", len(levels)) as advance:
-            galleries = []
-            for number, tiles in zip(self.levels, levels, strict=True):
-                probes = self._probes(number, tiles)
-                galleries.append(Gallery(tiles.lattice, tiles.cells, tiles.parts, probes))
-                advance(1)
-            made = measure(galleries, self._engine.spec, moments, self._options.dims, given)
+        made = measure(galleries, self._engine.spec, moments, self._options.dims, given)
         keep_projection(self._work, made)
         return made
 
@@ -172,6 +176,9 @@ class Job:
         if self._options.overview:
             overview = overview_record(self.plan.extent_m, self._layers[0].gsd_m)
             sections["overview"] = make_overview(self._layers[0], self.plan.frame, overview)
+        imagery = self._imagery()
+        if imagery is not None:
+            sections["imagery"] = imagery[1]
         kind = "leading" if projection.matrix is None else "matrix"
         manifest = Manifest(
             tool=f"s4g {__version__}",
@@ -187,8 +194,19 @@ class Job:
                 for number, level in zip(self.levels, levels, strict=True)
             ),
             overview=overview,
+            imagery=None if imagery is None else imagery[0],
         )
         write_pack(out, manifest, sections, overwrite)
+
+    def _imagery(self) -> tuple[ImageryRecord, memoryview] | None:
+        """Return the pyramid of imagery, if one is wanted, mapped from the work folder."""
+        quality = self._options.imagery_quality
+        if quality is None:
+            return None
+        source, workers = self._layers[0], self._options.workers
+        imagery = plan_imagery(self.plan, source.gsd_m)
+        with self._progress("imagery", imagery.count) as advance:
+            return make_imagery(source, self.plan, imagery, self._work, quality, workers, advance)
 
     def _probes(self, number: int, tiles: LevelTiles) -> Probes:
         """Return a level's probes, made once."""

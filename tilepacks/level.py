@@ -19,12 +19,16 @@ from .format import Buffer, Container
 from .graph import assemble, build_graph
 from .links import encode_graph
 from .manifest import LevelRecord
+from .nearby import Nearby
 from .probes import Probes, share_found
 from .projection import Projection
 from .quantise import Codes, Floats32, dequantise, inverse_lengths, quantise
 from .search import Ids, LevelSearch
 from .tiling import Cells, Lattice, hilbert_order
-from .tuning import EXACT, SearchPlan, choose_search
+from .tuning import EXACT, SearchPlan, Trial
+
+# A sample holds at most every third row and column, and its tiles overlap by a quarter.
+_MAX_STEP, _SAMPLE_SPACING = 3, 0.75
 
 
 class LevelTiles:
@@ -170,17 +174,21 @@ def pack_level(
     first, vector_of_tile = distinct(tiles.codes)
     codes = tiles.codes[first] if len(first) < len(tiles.codes) else tiles.codes
     shared = None if len(first) == len(tiles.cells) else vector_of_tile.astype(np.uint32)
-    search = LevelSearch(codes, inverse_lengths(codes), shared)
-    graph: bytes | None = None
-    plan, linked = EXACT, 0
+    search, plan, links_of = LevelSearch(codes, inverse_lengths(codes), shared), EXACT, None
+    linked = 0
+
+    def count(steps: int) -> None:
+        nonlocal linked
+        linked += steps
+        advance(steps)
+
     if len(codes) >= graph_min_vectors:
-        search, graph = _link(search, folder, links, advance)
-        plan = choose_search(search, views, share)
-        if plan == EXACT:
-            search, graph = dataclasses.replace(search, graph=None), None
-        else:
-            search = dataclasses.replace(search, ef=plan.ef)
-        linked = len(codes)
+        kinds = tiles.variants if variants > 1 else None
+        nearby = Nearby(tiles.lattice, tiles.cells, kinds, variants)
+        trial = Trial(search, views, share)
+        search, plan, links_of = _thin(
+            search, nearby, trial, folder, links, graph_min_vectors, count
+        )
     advance(len(tiles.cells) - linked)
     sections: dict[str, Buffer] = {
         "cells": encode_column(tiles.cells),
@@ -191,8 +199,10 @@ def pack_level(
         sections["variants"] = deflate(tiles.variants.tobytes())
     if shared is not None:
         sections["vectors"] = encode_column(shared)
-    if graph is not None:
-        sections["graph"] = graph
+    if search.sample is not None:
+        sections["sample"] = encode_column(search.sample.astype(np.uint32))
+    if links_of is not None:
+        sections["graph"] = links_of
     values = {
         "count": len(tiles.cells),
         "vectors": len(codes),
@@ -221,11 +231,45 @@ def _codes(tiles: LevelTiles, projection: Projection, order: np.ndarray[Any, Any
     return codes
 
 
+def _thin(
+    search: LevelSearch,
+    nearby: Nearby,
+    trial: Trial,
+    folder: Path,
+    links: int,
+    graph_min_vectors: int,
+    advance: Callable[[int], None],
+) -> tuple[LevelSearch, SearchPlan, bytes | None]:
+    """Return a faster search that finds enough, its plan, and the section of its graph, if any."""
+    lattice = nearby.lattice
+    widest = min(_MAX_STEP, int(_SAMPLE_SPACING * lattice.footprint_m / lattice.stride_m + 1e-9))
+    for step in range(widest, 1, -1):
+        chosen = nearby.sample(step)
+        if search.vector_of_tile is not None:
+            chosen = search.vector_of_tile[chosen].astype(np.int64)
+        sample = np.unique(chosen)
+        thin = _sampled(search, nearby, sample, step)
+        if found := trial.sample(thin, step):
+            if len(sample) >= graph_min_vectors:
+                linked, section = _link(thin, folder, links, advance)
+                if plan := trial.graph(linked, step):
+                    return dataclasses.replace(linked, ef=plan.ef), plan, section
+            return thin, found, None
+    linked, section = _link(search, folder, links, advance)
+    if plan := trial.graph(linked, 1):
+        return dataclasses.replace(linked, ef=plan.ef), plan, section
+    return search, EXACT, None
+
+
+def _sampled(search: LevelSearch, nearby: Nearby, sample: Ids, step: int) -> LevelSearch:
+    return dataclasses.replace(search, sample=sample, nearby=nearby, reach=step - 1)
+
+
 def _link(
     search: LevelSearch, folder: Path, links: int, advance: Callable[[int], None]
 ) -> tuple[LevelSearch, bytes]:
-    """Return the search with a graph, and the graph's section."""
-    codes = search.codes
+    """Return the search with a graph over its sample, and the graph's section."""
+    codes = search.codes if search.sample is None else search.codes[search.sample]
     dims = min(GRAPH_DIMS, codes.shape[1])
     graph = build_graph(
         lambda start, stop: dequantise(codes[start:stop], dims), len(codes), folder, links, advance

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from .tiling import Cells, Lattice
 
 Ids = npt.NDArray[np.int64]
+Bytes = npt.NDArray[np.uint8]
 MAX_METRES = 1e8  # farther than any two places on Earth
 
 
@@ -20,12 +21,68 @@ class Nearby:
         lattice: the level's.
     """
 
-    def __init__(self, lattice: Lattice, cells: Cells) -> None:
-        """Sort tiles (N,) by cell: rows of a lattice are then runs."""
-        self.lattice = lattice
-        self._order = np.argsort(cells, kind="stable")
-        self._cells = cells[self._order].astype(np.int64)
-        self._rows = np.unique(self._cells // lattice.columns)  # those with tiles: never many
+    def __init__(
+        self, lattice: Lattice, cells: Cells, variants: Bytes | None = None, kinds: int = 1
+    ) -> None:
+        """Sort tiles (N,) by cell: rows of a lattice are then runs.
+
+        Args:
+            lattice: the level's.
+            cells: (N,) uint32, the cell of each tile.
+            variants: (N,) uint8, the variant of each, below `kinds`; None: all are alike.
+            kinds: how many variants there are.
+        """
+        self.lattice, self._kinds = lattice, kinds
+        self._places = cells.astype(np.int64) * kinds + (0 if variants is None else variants)
+        self._order = np.argsort(self._places, kind="stable")
+        self._sorted = self._places[self._order]
+        # Those with tiles: never many.
+        self._rows = np.unique(self._sorted // (kinds * lattice.columns))
+
+    def around(self, tiles: Ids, reach: int) -> Ids:
+        """Return the tiles (T,) at most `reach` rows and columns from some, of the same variant.
+
+        They include the tiles themselves; ascending, int64, each once.
+        """
+        cells, kind = np.divmod(self._places[tiles], self._kinds)
+        rows, columns = np.divmod(cells, self.lattice.columns)
+        steps = np.arange(-reach, reach + 1)
+        near_rows = (rows[:, None] + steps)[:, :, None]
+        near_columns = (columns[:, None] + steps)[:, None, :]
+        inside = (near_rows >= 0) & (near_rows < self.lattice.rows)
+        inside = inside & (near_columns >= 0) & (near_columns < self.lattice.columns)
+        places = near_rows * self.lattice.columns + near_columns
+        places = places * self._kinds + kind[:, None, None]
+        wanted = np.unique(places[inside])
+        at = np.searchsorted(self._sorted, wanted)
+        at[at == len(self._sorted)] = 0
+        found: Ids = np.unique(self._order[at[self._sorted[at] == wanted]])
+        return found
+
+    def sample(self, step: int) -> Ids:
+        """Return tiles (T,) such that every tile has one of its variant less than `step` from it.
+
+        They are those of every `step`-th row and column, and those that have none of these within
+        `step - 1` rows and columns of them: at the edge of a hole, say. Ascending, int64.
+        """
+        cells, kind = np.divmod(self._places, self._kinds)
+        rows, columns = np.divmod(cells, self.lattice.columns)
+        reached = np.zeros(len(cells), np.bool_)
+        above, left = rows - rows % step, columns - columns % step
+        for down in (0, step):
+            for right in (0, step):
+                near = (np.abs(above + down - rows) < step) & (
+                    np.abs(left + right - columns) < step
+                )
+                near &= left + right < self.lattice.columns
+                places = (above + down) * self.lattice.columns + left + right
+                places = places * self._kinds + kind
+                at = np.searchsorted(self._sorted, places)
+                at[at == len(self._sorted)] = 0
+                reached |= near & (self._sorted[at] == places)
+        of_grid = (rows == above) & (columns == left)
+        found: Ids = np.flatnonzero(of_grid | ~reached)
+        return found
 
     def within(self, east_m: float, north_m: float, radius_m: float) -> Ids:
         """Return the tiles whose centres lie within a radius, ascending, int64.
@@ -47,8 +104,9 @@ class Nearby:
         left = np.clip(np.ceil(column - half), 0, lattice.columns).astype(np.int64)
         right = np.clip(np.floor(column + half), -1, lattice.columns - 1).astype(np.int64)
         some = left <= right
-        first = np.searchsorted(self._cells, rows[some] * lattice.columns + left[some], "left")
-        stop = np.searchsorted(self._cells, rows[some] * lattice.columns + right[some], "right")
+        starts = rows[some] * lattice.columns
+        first = np.searchsorted(self._sorted, (starts + left[some]) * self._kinds, "left")
+        stop = np.searchsorted(self._sorted, (starts + right[some] + 1) * self._kinds, "left")
         lengths = stop - first
         runs = np.repeat(first - (np.cumsum(lengths) - lengths), lengths)
         return np.sort(self._order[runs + np.arange(int(lengths.sum()))])

@@ -26,6 +26,7 @@ class BuildOptions:
         overview: whether to add a picture of the region.
         dims: length of its vectors; None: the fewest that lose nothing.
         headings: how many headings each tile is embedded at.
+        imagery_quality: of the WebP tiles of a pyramid of its imagery, 1 to 100; None: none.
         links: wanted per node of the search graph.
         graph_min_vectors: levels with fewer distinct vectors are scanned, not linked; None: as
             many as a scan is about as fast for.
@@ -36,6 +37,7 @@ class BuildOptions:
     overview: bool = True
     dims: int | None = None
     headings: int = 1
+    imagery_quality: int | None = None
     links: int = M
     graph_min_vectors: int | None = None
     workers: int = 2

@@ -12,12 +12,16 @@ from ..core.geo import BBox, LocalFrame
 from ..core.ground import GroundSource
 from ..core.spec import EncoderSpec
 from .area import Area
-from .manifest import MAX_LEVELS
+from .grid import over
+from .manifest import MAX_LEVELS, Manifest
 from .tiling import MAX_CELLS, Block, Lattice, cells_inside, lattice_over
 
 PREFERRED_LEVELS_M = (80.0, 160.0)
 # Footprints tried when none of the preferred ones suits: 10 m, doubled up to 20 km.
 _LADDER_M = tuple(10.0 * 2**i for i in range(12))
+# Metres of a pack are those of a plane that touches the Earth in one place. So far from it they are
+# 0.04 % off, and a tile's north is up to 3 degrees from true north (at 50 degrees latitude).
+MAX_REACH_M = 300_000.0
 # A tile drawn from pixels this much coarser than its own carries no detail the encoder knows.
 _COARSEST_SOURCE = 1.5
 
@@ -49,6 +53,11 @@ class Plan:
         """The box that the pack says it covers."""
         return self.region if self.part is None else self.part
 
+    @property
+    def count(self) -> int:
+        """How many tiles it has at most."""
+        return sum(lattice.count for lattice in self.lattices)
+
     def wanted(self, lattice: Lattice, block: Block) -> npt.NDArray[np.bool_]:
         """Return (rows, columns) of a block: which of its tiles lie in the region."""
         inside = cells_inside(lattice, self.frame, self.region, block.rows, block.columns)
@@ -65,6 +74,7 @@ def plan_pack(
     levels_m: tuple[float, ...] | None = None,
     stride: float = 0.25,
     area: Area | None = None,
+    like: Manifest | None = None,
 ) -> Plan:
     """Choose region and levels, or check those given.
 
@@ -76,20 +86,27 @@ def plan_pack(
         stride: distance of neighbouring tiles as a share of the footprint.
         area: pack only tiles whose centres lie in it; then the region is the box around it and a
             tile's half, and `bbox` must be None.
+        like: a pack's manifest: tiles shall lie on its grid, in its frame, so that both can be
+            merged; `stride` is then its own, and so are the levels unless some are chosen.
 
     Raises:
-        InputError: bbox and source have nothing in common, or a level suits neither the encoder
-            nor the region.
+        InputError: bbox and source have nothing in common, a level suits neither the encoder nor
+            the region, the region is too large for one frame, or `like` is of another encoder.
     """
+    if like is not None:
+        _check_like(spec, like)
+        if levels_m is None:
+            levels_m = tuple(record.lattice.footprint_m for record in like.levels)
     if area is not None:
         bbox = _around(area, source, spec, levels_m)
     region, notes = _region(source, bbox)
-    frame = LocalFrame(*region.center)
+    frame = LocalFrame(*region.center) if like is None else like.frame
     extent = frame.local_bounds(region)
+    _check_reach(extent, frame, like)
     if levels_m is None:
         levels_m = _choose_levels(source, spec, extent)
         notes.append(f"levels chosen: {_metres(levels_m)}")
-    lattices = [_lattice(spec, extent, level, stride) for level in sorted(levels_m)]
+    lattices = [_lattice(spec, extent, level, stride, like) for level in sorted(levels_m)]
     for lattice in lattices:
         if lattice.gsd_m * _COARSEST_SOURCE < source.gsd_m:
             notes.append(
@@ -97,6 +114,27 @@ def plan_pack(
                 f"from imagery of {source.gsd_m:.3g} m/px; a coarser level would match better"
             )
     return Plan(region, frame, extent, tuple(lattices), tuple(notes), area)
+
+
+def _check_like(spec: EncoderSpec, like: Manifest) -> None:
+    if like.spec.model_id != spec.model_id:
+        raise InputError(
+            f"--like: that pack was built with encoder {like.spec.model_id[:12]}, this one is "
+            f"{spec.model_id[:12]}; give the same --encoder"
+        )
+
+
+def _check_reach(
+    extent_m: tuple[float, float, float, float], frame: LocalFrame, like: Manifest | None
+) -> None:
+    reach = max(abs(edge) for edge in extent_m)
+    if reach > MAX_REACH_M:
+        told = "split it" if like is None else "build it without --like"
+        raise InputError(
+            f"the region reaches {reach / 1000:.0f} km from {frame.lat_deg:.4f}, "
+            f"{frame.lon_deg:.4f}, the origin of the pack's metres, which are flat for "
+            f"{MAX_REACH_M / 1000:.0f} km; {told}"
+        )
 
 
 def check_levels(levels_m: tuple[float, ...], option: str) -> tuple[float, ...]:
@@ -160,7 +198,11 @@ def _choose_levels(
 
 
 def _lattice(
-    spec: EncoderSpec, extent: tuple[float, float, float, float], level_m: float, stride: float
+    spec: EncoderSpec,
+    extent: tuple[float, float, float, float],
+    level_m: float,
+    stride: float,
+    like: Manifest | None,
 ) -> Lattice:
     gsd = level_m / spec.input_px
     if not spec.gsd_min_m * (1 - 1e-9) <= gsd <= spec.gsd_max_m * (1 + 1e-9):
@@ -169,7 +211,10 @@ def _lattice(
             f"trained for {spec.gsd_min_m:g} to {spec.gsd_max_m:g} m/px; choose footprints of "
             f"{spec.gsd_min_m * spec.input_px:g} to {spec.gsd_max_m * spec.input_px:g} m"
         )
-    lattice = lattice_over(extent, level_m, spec.input_px, stride)
+    if like is None:
+        lattice = lattice_over(extent, level_m, spec.input_px, stride)
+    else:
+        lattice = over(_grid_of(like, level_m), extent)
     west, south, east, north = extent
     if lattice is None:
         raise InputError(
@@ -182,6 +227,14 @@ def _lattice(
             "level; choose a larger --stride or split the region"
         )
     return lattice
+
+
+def _grid_of(like: Manifest, level_m: float) -> Lattice:
+    for record in like.levels:
+        if record.lattice.footprint_m == level_m:
+            return record.lattice
+    has = ", ".join(f"{record.lattice.footprint_m:g}" for record in like.levels)
+    raise InputError(f"--levels {level_m:g}: the pack of --like has levels {has} only")
 
 
 def _metres(levels_m: tuple[float, ...]) -> str:

@@ -15,11 +15,12 @@ import numpy.typing as npt
 
 from ..core.errors import InputError
 from ..core.geo import BBox, Floats, LocalFrame
-from ..core.ground import RGB
+from ..core.ground import RGB, GroundSource
 from ..core.spec import EncoderSpec
 from .columns import decode_column, inflate
 from .format import Container, damaged, open_container
 from .graph import assemble
+from .imagery_archive import check_archive, open_archive
 from .links import decode_graph
 from .manifest import LevelRecord, Manifest
 from .nearby import MAX_METRES, Nearby
@@ -127,7 +128,7 @@ class Pack:
         """
         for number in range(len(self.levels)) if levels is None else levels:
             self._part(number).ready()
-        _ = self._projection
+        _ = self.projection
 
     def verify(self) -> None:
         """Check every byte and every value.
@@ -139,6 +140,7 @@ class Pack:
         self.prepare()
         _ = self._centers_m
         self.overview()
+        self._verify_imagery()
         for number in range(len(self.levels)):
             self.detail(number)
             places = self.cells(number).astype(np.int64) * MAX_VARIANTS + self.variants(number)
@@ -236,6 +238,35 @@ class Pack:
             raise damaged(self.path, str(error)) from None
         return image, record.west_m, record.north_m, record.gsd_m
 
+    def imagery(self) -> GroundSource | None:
+        """Return the region's imagery, if any, read where it lies in the file; close it after use.
+
+        The first call verifies the section, which takes as long as reading all of it. It serves on
+        after the pack is closed.
+
+        Raises:
+            IntegrityError: the section is damaged or altered.
+        """
+        record = self.manifest.imagery
+        if record is None:
+            return None
+        view = self.container.section("imagery")
+        try:
+            return open_archive(view, record, self.bounds, str(self.path))
+        except ValueError as error:
+            raise damaged(self.path, str(error)) from None
+
+    def _verify_imagery(self) -> None:
+        record = self.manifest.imagery
+        if record is None:
+            return
+        try:
+            check_archive(self.container.section("imagery"), record, self.bounds)
+        except ValueError as error:
+            raise damaged(self.path, str(error)) from None
+        if (imagery := self.imagery()) is not None:
+            imagery.close()
+
     def close(self) -> None:
         """Let go of the file; the pack cannot be searched any more."""
         with self._lock:
@@ -272,7 +303,8 @@ class Pack:
         return part.nearby.within(east_m, north_m, radius_m)
 
     @cached_property
-    def _projection(self) -> Projection:
+    def projection(self) -> Projection:
+        """From embeddings to the vectors of the pack; verified when it is used first."""
         record = self.manifest.projection
         if record.kind == "leading":
             return Projection(record.dims)
@@ -293,7 +325,7 @@ class Pack:
                 f"(B, {dim}) float32"
             )
         try:
-            return np.ascontiguousarray(self._projection.apply(queries))
+            return np.ascontiguousarray(self.projection.apply(queries))
         except ValueError:
             raise InputError(f"{self.path}: a query is zero or not finite") from None
 
@@ -321,7 +353,7 @@ class _LevelParts:
     ) -> None:
         self.record = record
         self._container, self._prefix = container, f"level{number}."
-        self._dims = manifest.projection.dims
+        self._dims, self._kinds = manifest.projection.dims, len(manifest.variants)
         self._lock = threading.RLock()
         self._made: dict[str, Any] = {}
 
@@ -334,7 +366,7 @@ class _LevelParts:
 
     @property
     def nearby(self) -> Nearby:
-        return self._once("nearby", lambda: Nearby(self.record.lattice, self.cells))
+        return self._once("nearby", self._make_nearby)
 
     @property
     def search(self) -> LevelSearch:
@@ -360,6 +392,14 @@ class _LevelParts:
         except ValueError as error:
             raise self._damaged(name, str(error)) from None
 
+    def _make_nearby(self) -> Nearby:
+        if self._kinds == 1:
+            return Nearby(self.record.lattice, self.cells)
+        variants = self.bytes("variants")
+        if int(variants.max()) >= self._kinds:
+            raise self._damaged("variants", "names one that is not there")
+        return Nearby(self.record.lattice, self.cells, variants, self._kinds)
+
     def _make_search(self) -> LevelSearch:
         record = self.record
         codes = np.frombuffer(self._container.section(self._prefix + "codes"), np.int8)
@@ -372,18 +412,32 @@ class _LevelParts:
                 raise self._damaged("vectors", "does not name every vector")
         try:
             inverse = inverse_lengths(codes)
-            index = None
+            sample, index = self._read_sample(), None
             if record.search.method == "graph":
                 data = self._container.section(self._prefix + "graph")
-                index = assemble(decode_graph(data, record.vectors), codes, record.search.dims)
+                own = codes if sample is None else codes[sample]
+                index = assemble(decode_graph(data, len(own)), own, record.search.dims)
         except ValueError as error:
             raise damaged(self._container.path, f"{self._prefix[:-1]}: {error}") from None
-        return LevelSearch(codes, inverse, shared, index, record.search.ef)
+        nearby = None if sample is None else self.nearby
+        reach = 0 if sample is None else record.search.step - 1
+        search = LevelSearch(codes, inverse, shared, sample, nearby, reach, index, record.search.ef)
+        search.prepare()
+        return search
 
-    def _column(self, name: str) -> npt.NDArray[np.uint32]:
+    def _read_sample(self) -> Ids | None:
+        record = self.record
+        if record.search.step == 1:
+            return None
+        sample = self._column("sample", record.search.sampled).astype(np.int64)
+        if int(sample[-1]) >= record.vectors or (np.diff(sample) <= 0).any():
+            raise self._damaged("sample", "does not name vectors in ascending order")
+        return sample
+
+    def _column(self, name: str, count: int | None = None) -> npt.NDArray[np.uint32]:
         data = self._container.section(self._prefix + name)
         try:
-            return decode_column(data, self.record.count)
+            return decode_column(data, self.record.count if count is None else count)
         except ValueError as error:
             raise self._damaged(name, str(error)) from None
 
@@ -403,6 +457,8 @@ def _check_sizes(container: Container, manifest: Manifest) -> None:
         wanted["projection"] = 4 * dims * spec.embedding_dim
     if manifest.overview is not None:
         wanted["overview"] = None
+    if manifest.imagery is not None:
+        wanted["imagery"] = None
     for number, record in enumerate(manifest.levels):
         prefix = f"level{number}."
         wanted[prefix + "codes"] = record.vectors * dims
@@ -411,6 +467,10 @@ def _check_sizes(container: Container, manifest: Manifest) -> None:
             wanted[prefix + "variants"] = None
         if record.vectors < record.count:
             wanted[prefix + "vectors"] = None
+        if record.search.step > 1:
+            wanted[prefix + "sample"] = None
+            if not 1 <= record.search.sampled <= record.vectors:
+                raise ValueError(f"level{number} has a sample of {record.search.sampled} vectors")
         if record.search.method == "graph":
             wanted[prefix + "graph"] = None
             if not 1 <= record.search.dims <= dims:
@@ -418,6 +478,11 @@ def _check_sizes(container: Container, manifest: Manifest) -> None:
         # A cell is four bytes, and a zlib stream holds at most about 1,032 times its length.
         if 0 < 1032 * container.length(prefix + "cells") < 4 * record.count:
             raise ValueError(f"section {prefix}cells is too short for {record.count} tiles")
+        if (record.search.method, record.search.step > 1) in (("exact", True), ("sample", False)):
+            raise ValueError(
+                f"level{number} is searched by {record.search.method} in steps of "
+                f"{record.search.step}"
+            )
     for name, length in wanted.items():
         if name not in container.names:
             raise ValueError(f"section {name} is missing")

@@ -1,4 +1,9 @@
-"""Nearest tiles of a level: by its graph over all of it, exactly where a radius or a few are asked.
+"""Nearest tiles of a level: exactly, or through a sample of its tiles and what lies around them.
+
+Tiles overlap, and neighbours look nearly the same. A large level is therefore not compared tile by
+tile: a sample of every second or third row and column is, and then the tiles around the best of
+it. A graph (HNSW) finds the best of a sample that is still large; it is also better at it than at
+finding them among all tiles, where its candidates would be many views of few places.
 
 Tiles that look the same to the encoder (water, a car park of one colour) share one vector: repeated
 vectors would break the graph, and every one of their tiles is an equal answer.
@@ -14,16 +19,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .nearby import Ids as Ids
+from .nearby import Nearby
 from .quantise import Codes, Floats32, dequantise
 from .scan import pack_codes, scan, scan_packed
 
-Ids = npt.NDArray[np.int64]
-
 # A scan of fewer bytes than these is about as fast as the graph, and it is exact.
 _SCAN_BYTES = 4 << 20
-# The graph knows the leading dimensions; this many times the wanted vectors are compared in all.
-_CANDIDATES = 4
-_MIN_CANDIDATES = 48
+# So many times the wanted vectors, and at least so many, are taken from the sample.
+_CANDIDATES, _MIN_CANDIDATES = 4, 48
+# Of tiles that share a vector of the sample, so many have their neighbours compared.
+_TWINS = 4
 # Compared at once: the cosines of a query take 256 kB, the integer products of all of them 8 MB.
 _BLOCK_VECTORS, _BLOCK_QUERIES = 65536, 16
 _GROUP = 64
@@ -42,13 +48,19 @@ class LevelSearch:
         codes: (V, D) int8, distinct vectors.
         inverse: (V,) float32, 1 / |codes|.
         vector_of_tile: (N,) the vector of each tile, or None where every tile has its own.
-        graph: an `hnswlib.Index` over the leading dimensions, or None for the exact scan.
-        ef: the graph's search width; the recall it gives is measured when the pack is built.
+        sample: (S,) the vectors that are searched first, ascending, or None for all of them.
+        nearby: the tiles by where they lie, to find those around a sample's.
+        reach: how many rows and columns around a tile of the sample are compared.
+        graph: an `hnswlib.Index` over the sample's leading dimensions, or None for a scan of it.
+        ef: the graph's search width; what it misses is measured when the pack is built.
     """
 
     codes: Codes
     inverse: Floats32
     vector_of_tile: npt.NDArray[np.uint32] | None = None
+    sample: Ids | None = None
+    nearby: Nearby | None = None
+    reach: int = 0
     graph: Any = None
     ef: int = 0
     # hnswlib keeps the width in the index: two threads with different k must not meet there.
@@ -77,53 +89,75 @@ class LevelSearch:
 
     def search_vectors(self, queries: Floats32, k: int) -> tuple[Ids, Floats32]:
         """Return the best distinct vectors (B, k) and their cosines; k at most V."""
-        candidates = max(_CANDIDATES * k, _MIN_CANDIDATES)
-        if self.graph is None or candidates > len(self.codes) // 4:
+        wanted = max(_CANDIDATES * k, _MIN_CANDIDATES)
+        size = len(self.codes if self.sample is None else self.sample)
+        if (self.graph is None and self.sample is None) or wanted > size // 4:
             return self.scan(queries, k)
-        dims = int(self.graph.dim)
-        try:
-            with self._graph_lock:
-                self.graph.set_ef(max(self.ef, candidates))
-                ids, _ = self.graph.knn_query(queries[:, :dims], k=candidates, num_threads=1)
-        except RuntimeError:
-            # The graph reached fewer nodes than that from here; the scan reaches all of them.
+        found = self._of_sample(queries, wanted)
+        if found is None:  # the graph reaches too few vectors from here; the scan reaches all
             return self.scan(queries, k)
-        found = ids.astype(np.int64)
-        scores = np.empty(found.shape, np.float32)
-        for row, query in enumerate(queries):
-            scores[row] = self.codes[found[row]].astype(np.float32) @ query
-            scores[row] *= self.inverse[found[row]]
-        best, cosines = _best(scores, k)
-        return np.take_along_axis(found, best, axis=1), cosines
+        parts = [self._best_around(q, own, k) for q, own in zip(queries, found, strict=True)]
+        return np.stack([ids for ids, _ in parts]), np.stack([scores for _, scores in parts])
+
+    def _of_sample(self, queries: Floats32, wanted: int) -> Ids | None:
+        """Return the vectors (B, wanted) of the sample that are most like each query, if any."""
+        if self.graph is None:
+            found, _ = _scan_blocks(queries, self._packed_sample, self._inverse_sample, wanted)
+        else:
+            dims = int(self.graph.dim)
+            try:
+                with self._graph_lock:
+                    self.graph.set_ef(max(self.ef, wanted))
+                    ids, _ = self.graph.knn_query(queries[:, :dims], k=wanted, num_threads=1)
+            except RuntimeError:
+                return None
+            found = ids.astype(np.int64)
+        return found if self.sample is None else self.sample[found]
+
+    def _best_around(self, query: Floats32, vectors: Ids, k: int) -> tuple[Ids, Floats32]:
+        """Return the best of some vectors (S,) and of those around them, compared exactly."""
+        if self.nearby is not None and self.reach:
+            tiles = self.nearby.around(self._some_tiles_of(vectors), self.reach)
+            vectors = np.unique(self._rows(tiles)).astype(np.int64)
+        scores = self.codes[vectors].astype(np.float32) @ query
+        scores *= self.inverse[vectors]
+        best, cosines = _best(scores[None], min(k, len(scores)))
+        return vectors[best[0]], cosines[0]
+
+    def _some_tiles_of(self, vectors: Ids) -> Ids:
+        """Return tiles (T,) of vectors (S,): all of them, or a few of vectors that many share."""
+        if self.vector_of_tile is None:
+            return vectors
+        order, starts, counts = self._tiles_by_vector
+        twins = np.arange(_TWINS)
+        chosen = starts[vectors][:, None] + twins
+        tiles: Ids = order[chosen[twins < counts[vectors][:, None]]]
+        return tiles
 
     def scan(self, queries: Floats32, k: int) -> tuple[Ids, Floats32]:
         """Return the best distinct vectors (B, k) by comparing with all of them; k at most V."""
-        parts = [
-            self._scan_some(queries[start : start + _BLOCK_QUERIES], k)
-            for start in range(0, len(queries), _BLOCK_QUERIES)
-        ]
-        ids, cosines = zip(*parts, strict=True)
-        return np.concatenate(ids), np.concatenate(cosines)
+        return _scan_blocks(queries, self._packed, self.inverse, k)
 
-    def _scan_some(self, queries: Floats32, k: int) -> tuple[Ids, Floats32]:
-        ids = np.empty((len(queries), 0), np.int64)
-        cosines = np.empty((len(queries), 0), np.float32)
-        for number, packed in enumerate(self.packed):
-            start = number * _BLOCK_VECTORS
-            scores = scan_packed(queries, packed, self.inverse[start : start + _BLOCK_VECTORS])
-            found, own = _best_of_many(scores, min(k, scores.shape[1]))
-            ids = np.concatenate([ids, found + start], axis=1)
-            cosines = np.concatenate([cosines, own], axis=1)
-        if len(self.packed) == 1:
-            return ids, cosines
-        kept, cosines = _best(cosines, min(k, cosines.shape[1]))
-        return np.take_along_axis(ids, kept, axis=1), cosines
+    def prepare(self) -> None:
+        """Make what the first search would have to."""
+        if self.sample is None and self.graph is None:
+            _ = self._packed
+        elif self.graph is None:
+            _ = self._packed_sample, self._inverse_sample
+        if self.vector_of_tile is not None:
+            _ = self._tiles_by_vector
 
     @cached_property
-    def packed(self) -> tuple[Any, ...]:
-        """All vectors as the scan wants them, block after block; made when it is first needed."""
-        starts = range(0, len(self.codes), _BLOCK_VECTORS)
-        return tuple(pack_codes(self.codes[start : start + _BLOCK_VECTORS]) for start in starts)
+    def _packed(self) -> tuple[Any, ...]:
+        return _pack_blocks(self.codes)
+
+    @cached_property
+    def _packed_sample(self) -> tuple[Any, ...]:
+        return _pack_blocks(self.codes if self.sample is None else self.codes[self.sample])
+
+    @cached_property
+    def _inverse_sample(self) -> Floats32:
+        return self.inverse if self.sample is None else self.inverse[self.sample]
 
     def vectors_of(self, tiles: Ids) -> Floats32:
         """Return the vectors (T, D) float32 of tiles (T,)."""
@@ -164,6 +198,41 @@ class LevelSearch:
             ids[row] = order[np.repeat(starts[found], lengths) + within][:k]
             cosines[row] = np.repeat(scores[row], lengths)[:k]
         return ids, cosines
+
+
+def _pack_blocks(codes: Codes) -> tuple[Any, ...]:
+    """Return vectors (N, D) as the scan wants them, block after block."""
+    starts = range(0, len(codes), _BLOCK_VECTORS)
+    return tuple(pack_codes(codes[start : start + _BLOCK_VECTORS]) for start in starts)
+
+
+def _scan_blocks(
+    queries: Floats32, blocks: tuple[Any, ...], inverse: Floats32, k: int
+) -> tuple[Ids, Floats32]:
+    """Return the best (B, k) of packed vectors for queries (B, D), and their cosines."""
+    parts = [
+        _scan_some(queries[start : start + _BLOCK_QUERIES], blocks, inverse, k)
+        for start in range(0, len(queries), _BLOCK_QUERIES)
+    ]
+    ids, cosines = zip(*parts, strict=True)
+    return np.concatenate(ids), np.concatenate(cosines)
+
+
+def _scan_some(
+    queries: Floats32, blocks: tuple[Any, ...], inverse: Floats32, k: int
+) -> tuple[Ids, Floats32]:
+    ids = np.empty((len(queries), 0), np.int64)
+    cosines = np.empty((len(queries), 0), np.float32)
+    for number, packed in enumerate(blocks):
+        start = number * _BLOCK_VECTORS
+        scores = scan_packed(queries, packed, inverse[start : start + _BLOCK_VECTORS])
+        found, own = _best_of_many(scores, min(k, scores.shape[1]))
+        ids = np.concatenate([ids, found + start], axis=1)
+        cosines = np.concatenate([cosines, own], axis=1)
+    if len(blocks) == 1:
+        return ids, cosines
+    kept, cosines = _best(cosines, min(k, cosines.shape[1]))
+    return np.take_along_axis(ids, kept, axis=1), cosines
 
 
 def _best_of_many(scores: Floats32, k: int) -> tuple[Ids, Floats32]:

@@ -136,15 +136,19 @@ def blocks(lattice: Lattice) -> Iterator[Block]:
     for top in range(0, lattice.rows, per_side):
         rows = range(top, min(top + per_side, lattice.rows))
         for left in range(0, lattice.columns, per_side):
-            columns = range(left, min(left + per_side, lattice.columns))
-            window = GroundWindow(
-                west_m=lattice.west_m + left * lattice.stride_m,
-                north_m=lattice.north_m - top * lattice.stride_m,
-                gsd_m=lattice.gsd_m,
-                width_px=(len(columns) - 1) * lattice.step_px + lattice.input_px,
-                height_px=(len(rows) - 1) * lattice.step_px + lattice.input_px,
-            )
-            yield Block(rows, columns, window)
+            yield block_of(lattice, rows, range(left, min(left + per_side, lattice.columns)))
+
+
+def block_of(lattice: Lattice, rows: range, columns: range) -> Block:
+    """Return the block of some rows and columns of a lattice."""
+    window = GroundWindow(
+        west_m=lattice.west_m + columns.start * lattice.stride_m,
+        north_m=lattice.north_m - rows.start * lattice.stride_m,
+        gsd_m=lattice.gsd_m,
+        width_px=(len(columns) - 1) * lattice.step_px + lattice.input_px,
+        height_px=(len(rows) - 1) * lattice.step_px + lattice.input_px,
+    )
+    return Block(rows, columns, window)
 
 
 def hilbert_order(lattice: Lattice, cells: Cells) -> npt.NDArray[np.int64]:

@@ -1,4 +1,9 @@
-"""How wide a level's graph must be searched, measured on the level's own vectors."""
+"""How a large level is searched: what is fast enough and misses nothing, by trial.
+
+Queries are put to the level as a scan of all its tiles would answer them, and then in faster ways,
+the fastest first; the first that finds enough is kept. Nothing is timed: the same level gives the
+same answer on every machine.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +16,12 @@ import numpy as np
 from .quantise import Floats32, dequantise
 from .search import Ids, LevelSearch
 
-_WIDTHS = (48, 96, 192, 384, 768)
-# With trial views a graph is judged by the places it finds: so many fewer than the scan, and so
+_WIDTHS = (48, 96, 192, 384)
+# With trial views a search is judged by the places it finds: so many fewer than the scan, and so
 # many of the best vectors, since a fix weighs several candidates.
 _MAX_LOSS, _VIEWS_AT_1 = 0.005, 0.9
 # Without any it is judged by the vectors it finds.
 _WANTED_AT_1, _WANTED_AT_10 = 0.99, 0.95
-# A graph that loses more than this is not used: the exact scan costs milliseconds, not a wrong fix.
-_LEAST_AT_1 = 0.95
 _QUERIES = 256
 _LEAST_VIEWS = 100
 _SEED = 5
@@ -32,14 +35,19 @@ class SearchPlan:
     """How a level is searched, and what that finds of what the exact scan finds.
 
     Attributes:
-        method: `graph` or `exact`.
-        dims: leading dimensions that the graph knows, 0 for the exact scan.
-        ef: search width of the graph, 0 for the exact scan.
+        method: `exact`, a scan of all vectors; `sample`, a scan of a sample and then of what lies
+            around the best of it; `graph`, the same with a graph over the sample.
+        step: the sample holds every so many rows and columns; 1 for all of them.
+        sampled: how many vectors it holds.
+        dims: leading dimensions that the graph knows, 0 without one.
+        ef: search width of the graph, 0 without one.
         recall_at_1: share of queries whose best vector is found.
         recall_at_10: share of the ten best vectors that is found.
     """
 
     method: str
+    step: int = 1
+    sampled: int = 0
     dims: int = 0
     ef: int = 0
     recall_at_1: float = 1.0
@@ -49,39 +57,60 @@ class SearchPlan:
 EXACT = SearchPlan("exact")
 
 
-def choose_search(
-    level: LevelSearch,
-    views: Floats32 | None = None,
-    share: Callable[[Ids], float] | None = None,
-) -> SearchPlan:
-    """Return the narrowest search of a level's graph that finds enough of what the scan finds.
+class Trial:
+    """Queries of a level, what the exact scan finds for them, and what must be found of it."""
 
-    Where the widest search misses too much, the answer is `EXACT`.
+    def __init__(
+        self,
+        level: LevelSearch,
+        views: Floats32 | None = None,
+        share: Callable[[Ids], float] | None = None,
+    ) -> None:
+        """Scan the level.
 
-    Args:
-        level: with its graph.
-        views: (P, D) float32, vectors of trial views, which lie farther from any tile than tiles
-            from each other; where there are too few, the level's own vectors, chosen and disturbed
-            by a seeded generator, stand in.
-        share: what share of the views lies near the tiles (P,) that were found for them.
-    """
-    judged = views is not None and len(views) >= _LEAST_VIEWS and share is not None
-    queries = views if judged and views is not None else _queries(level)
-    k = min(10, len(level.codes))
-    truth = level.scan(queries, k)[0]
-    wanted = share(level.first_tiles(truth[:, 0])) - _MAX_LOSS if judged and share else 0.0
-    plan = EXACT
-    for ef in _WIDTHS:
-        found = dataclasses.replace(level, ef=ef).search_vectors(queries, k)[0]
-        at_1 = float((found[:, 0] == truth[:, 0]).mean())
-        at_10 = float((found[:, :, None] == truth[:, None, :]).any(axis=2).mean())
-        plan = SearchPlan("graph", int(level.graph.dim), ef, round(at_1, 4), round(at_10, 4))
-        if judged and share:
-            if at_1 >= _VIEWS_AT_1 and share(level.first_tiles(found[:, 0])) >= wanted:
+        Args:
+            level: with no sample and no graph.
+            views: (P, D) float32, vectors of trial views, which lie farther from any tile than
+                tiles from each other; where there are too few, the level's own vectors, chosen
+                and disturbed by a seeded generator, stand in.
+            share: what share of the views lies near the tiles (P,) that were found for them.
+        """
+        judged = views is not None and len(views) >= _LEAST_VIEWS
+        self._share = share if judged else None
+        self._queries = views if judged and views is not None else _queries(level)
+        self._k = min(10, len(level.codes))
+        self._truth = level.scan(self._queries, self._k)[0]
+        self._wanted = 0.0
+        if self._share is not None:
+            self._wanted = self._share(level.first_tiles(self._truth[:, 0])) - _MAX_LOSS
+
+    def graph(self, level: LevelSearch, step: int) -> SearchPlan | None:
+        """Return the narrowest search of a level's graph that finds enough, if there is one."""
+        for ef in _WIDTHS:
+            tried = dataclasses.replace(level, ef=ef)
+            if plan := self._enough(tried, SearchPlan("graph", step, 0, int(level.graph.dim), ef)):
                 return plan
-        elif at_1 >= _WANTED_AT_1 and at_10 >= _WANTED_AT_10:
-            return plan
-    return plan if not judged and plan.recall_at_1 >= _LEAST_AT_1 else EXACT
+        return None
+
+    def sample(self, level: LevelSearch, step: int) -> SearchPlan | None:
+        """Return the plan of a level's sample if a scan of it finds enough."""
+        return self._enough(level, SearchPlan("sample", step))
+
+    def _enough(self, level: LevelSearch, plan: SearchPlan) -> SearchPlan | None:
+        found = level.search_vectors(self._queries, self._k)[0]
+        at_1 = float((found[:, 0] == self._truth[:, 0]).mean())
+        at_10 = float((found[:, :, None] == self._truth[:, None, :]).any(axis=2).mean())
+        if self._share is None:
+            enough = at_1 >= _WANTED_AT_1 and at_10 >= _WANTED_AT_10
+        else:
+            enough = self._share(level.first_tiles(found[:, 0])) >= self._wanted
+            enough = enough and at_1 >= _VIEWS_AT_1
+        if not enough:
+            return None
+        size = len(level.codes if level.sample is None else level.sample)
+        return dataclasses.replace(
+            plan, sampled=size, recall_at_1=round(at_1, 4), recall_at_10=round(at_10, 4)
+        )
 
 
 def _queries(level: LevelSearch) -> Floats32:

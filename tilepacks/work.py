@@ -34,6 +34,11 @@ class WorkFolder:
         """See `work_folder`."""
         self.path = path
 
+    def sub(self, name: str) -> WorkFolder:
+        """Return a part of the folder, for a build within this one."""
+        (self.path / name).mkdir(exist_ok=True)
+        return WorkFolder(self.path / name)
+
     def has(self, name: str) -> bool:
         """Return whether an entry is there; whether it is whole is found when it is read."""
         return (self.path / name).is_file()

@@ -1,7 +1,7 @@
 """Damage packs by the thousand: each copy must be refused or harmless, in little memory.
 
-Three small packs are built: one with everything (graph, shared vectors, variants, projection,
-overview), the same one signed, and a plain one. Copies of them are cut, flipped, overwritten, or
+Four small packs are built: one with a graph, shared vectors, variants, projection and overview, the
+same one signed, a plain one, and one with imagery. Copies of them are cut, flipped, overwritten, or
 altered with all hashes made right again, and each is opened, prepared, searched and verified in a
 child process with a memory limit. A copy's number and the seed make the same copy again, so that
 `--only NUMBER --keep FOLDER` brings a bad one back. Linux only: peaks of memory are read in /proc.
@@ -17,6 +17,7 @@ import contextlib
 import copy
 import faulthandler
 import functools
+import gzip
 import hashlib
 import json
 import os
@@ -40,6 +41,8 @@ import numpy.typing as npt
 
 from s4g.core.errors import InputError
 from s4g.core.ground import GroundWindow
+from s4g.core.pmtiles_directory import Entries, decode_directory, encode_directory
+from s4g.core.pmtiles_write import HEADER as PMTILES_HEADER
 from s4g.core.sources import open_ground
 from s4g.core.spec import EncoderSpec
 from s4g.tilepacks.build import build_pack
@@ -330,7 +333,8 @@ def _content(base: Base, rng: Rng, number: int) -> bytes:
     """Change what a section holds: its bytes, or what is in its stream."""
     name = str(rng.choice([name for name in base.sections if not name.endswith(".graph")]))
     data, kind = base.sections[name], name.split(".")[-1]
-    own = {"codes": _odd_codes, "projection": _odd_projection, "overview": _odd_picture}
+    own = {"codes": _odd_codes, "projection": _odd_projection, "overview": _odd_picture,
+           "imagery": _odd_archive}  # fmt: skip
     if rng.random() < 0.25:
         data = _odd_bytes(data, base, rng)
     elif kind in own:
@@ -354,8 +358,8 @@ def _odd_stream(data: bytes, rng: Rng, column: bool) -> bytes:
     changed = bytearray(inner)
     for at in rng.integers(len(inner), size=rng.integers(1, 5)):
         changed[at] = rng.integers(256)
-    ways = [deflate(bytes(changed))] * 6 + [deflate(inner[:-1]), deflate(inner + b"\0"), data + data[:9],
-            _steady(50 << 20, b"\0"), deflate(rng.bytes(len(inner)))]  # fmt: skip
+    ways = [deflate(bytes(changed))] * 6 + [deflate(inner[:-1]), deflate(inner + b"\0")]
+    ways += [data + data[:9], _steady(50 << 20, b"\0"), deflate(rng.bytes(len(inner)))]
     if column:
         words = decode_column(data, len(inner) // 4)
         some = words.copy()
@@ -396,6 +400,40 @@ def _odd_picture(data: bytes, rng: Rng) -> bytes:
     noise = data[:30] + rng.bytes(len(data) - 30)
     return _pick(rng, [bytes(changed)] * 5 + [torn, noise, *(_flat(side) for side in (4096, 9000)),
                        _flat(64, ".png"), _flat(64, ".jpg")])  # fmt: skip
+
+
+def _odd_archive(data: bytes, rng: Rng) -> bytes:
+    """Change a PMTiles archive: a number of its header, its root directory, or its tiles."""
+    values = list(PMTILES_HEADER.unpack_from(data))
+    root, *others = (
+        data[at : at + size] for at, size in zip(*[iter(values[2:10])] * 2, strict=True)
+    )
+    way = rng.integers(4)
+    if way == 0:
+        field = int(rng.integers(2, 13))
+        values[field] = _pick(rng, [0, 1, values[field] + 1, len(data), *HUGE[:6]])
+        return PMTILES_HEADER.pack(*values) + data[PMTILES_HEADER.size :]
+    if way == 1:
+        at = int(rng.integers(len(others[2])))
+        others[2] = others[2][:at] + rng.bytes(40) + others[2][at + 40 :]
+        others[2] = others[2][: values[9]]
+    elif rng.random() < 0.2:
+        noise = rng.bytes(len(root))
+        root = _pick(
+            rng, [gzip.compress(bytes(50 << 20), 1, mtime=0), root[:-1], root + root, noise]
+        )
+    else:
+        entries = decode_directory(root)
+        columns = {key: getattr(entries, key).copy() for key in vars(entries)}
+        column, place = columns[_pick(rng, list(columns))], rng.integers(len(entries))
+        near = int(column[place])
+        column[place] = _pick(rng, [0, 1, near + 1, abs(near - 1), 2**31, 2**40, 2**61])
+        root = encode_directory(Entries(**columns))
+    at = PMTILES_HEADER.size
+    for place, part in enumerate([root, *others]):
+        values[2 + 2 * place : 4 + 2 * place] = at, len(part)
+        at += len(part)
+    return PMTILES_HEADER.pack(*values) + root + b"".join(others)
 
 
 @functools.cache
@@ -661,10 +699,11 @@ def make_bases(folder: Path) -> None:
         "whole": everything,
         "signed": everything,
         "plain": BuildOptions(dims=_DIM, overview=False),
+        "imagery": BuildOptions(dims=_DIM, overview=False, imagery_quality=20),
     }
     told = {}
     for name, chosen in options.items():
-        layers = [ground] if name == "plain" else [ground, ground]
+        layers = [ground, ground] if chosen is everything else [ground]
         build_pack(layers, encoder, plan, path, chosen, overwrite=True)
         trusted = None
         if name == "signed":
@@ -764,7 +803,8 @@ def _keep(keep: Path | None, folder: Path, seed: int, number: int, outcome: Outc
 def check_command(folder: Path, seed: int, outcomes: list[Outcome]) -> int:
     """Give some refused copies to s4g-pack; return how often its answer was not one line."""
     program, bases, wrong = Path(sys.executable).with_name("s4g-pack"), _read_bases(folder), 0
-    refused = [n for n, found in enumerate(outcomes) if found.end in ("open", "used", "verify")]
+    ends = ("open", "used", "verify")
+    refused = [n for n, found in enumerate(outcomes) if found.end in ends and not found.fault]
     rng = np.random.default_rng(seed)
     for number in rng.permutation(refused)[:_SAMPLE].tolist():
         kind, base, data = damage(bases, seed, number)

@@ -47,7 +47,9 @@ def extract(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Take the part of a pack for one flight: no imagery and no encoder is needed.
+    """Take the part of a pack, or of a set of packs, for one flight.
+
+    No imagery and no encoder is needed.
 
     Of a box the tiles that lie wholly in it, as a build would; of an area or a corridor those whose
     centres do. Vectors stay as they are.
@@ -55,15 +57,21 @@ def extract(
     Example: s4g-pack extract region.s4gpack --route plan.waypoints --width 2km --out flight.s4gpack
     """
     from .cli import _levels
-    from .combine import CombineOptions, extract_pack
+    from .combine import CombineOptions, extract_from_set, extract_pack
+    from .pack_set import is_set, open_set
     from .reader import open_pack
 
     region = _region(bbox, area, route, width)
     footprints = None if levels is None else _levels(levels)
-    with open_pack(pack) as opened:
-        options = CombineOptions(progress=progress, overwrite=overwrite)
-        for note in extract_pack(opened, region, out, footprints, options):
-            say(f"note: {note}")
+    options = CombineOptions(progress=progress, overwrite=overwrite)
+    if is_set(pack):
+        with open_set(pack) as packs:
+            notes = extract_from_set(packs, region, out, footprints, options)
+    else:
+        with open_pack(pack) as opened:
+            notes = extract_pack(opened, region, out, footprints, options)
+    for note in notes:
+        say(f"note: {note}")
     _show(out, as_json, {"from": str(pack)})
 
 

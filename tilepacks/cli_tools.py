@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
-from ..core.console import debug_option
+from ..core.console import debug_option, progress
 
 _FILE = click.Path(path_type=Path)
 
@@ -39,15 +40,18 @@ def sign(pack: Path, key: Path) -> None:
 
     Example: s4g-pack sign region.s4gpack --key ops.key
     """
-    from .pack_set import is_set
-    from .signature import sign_pack, sign_set
+    from .pack_set import INDEX, is_set, open_set
+    from .signature import sign_pack
 
+    signed_file = pack
     if is_set(pack):
-        with progress("signing", None, "packs") as advance:
-            signed = sign_set(pack, key, advance)
-    else:
-        signed = sign_pack(pack, key)
-    click.echo(f"{pack}: signed by key {signed}")
+        signed_file = pack / INDEX
+        with open_set(pack) as packs, progress("signing", len(packs.packs), "packs") as advance:
+            packs.verify()
+            for one in packs.packs:
+                sign_pack(pack / one.file, key)
+                advance(1)
+    click.echo(f"{pack}: signed by key {sign_pack(signed_file, key)}")
 
 
 @click.command()
@@ -60,16 +64,24 @@ def verify(pack: Path, key: Path | None, as_json: bool) -> None:
 
     Example: s4g-pack verify region.s4gpack --key ops.pub
     """
+    from .pack_set import is_set, open_set
     from .reader import open_pack
     from .signature import check_signature, read_public_key
 
     trusted = None if key is None else read_public_key(key)
-    with open_pack(pack) as opened:
-        opened.verify()
+    with ExitStack() as stack:
+        if is_set(pack):
+            packs = stack.enter_context(open_set(pack))
+            advance = stack.enter_context(progress("verifying", len(packs.packs), "packs"))
+            packs.verify(advance)
+            container, tiles = packs.container, packs.tiles
+        else:
+            opened = stack.enter_context(open_pack(pack))
+            opened.verify()
+            container, tiles = opened.container, sum(level.count for level in opened.levels)
         signed = None
-        if trusted is not None or opened.container.seal is not None:
-            signed = check_signature(opened.container, trusted)
-        tiles = sum(level.count for level in opened.levels)
+        if trusted is not None or container.seal is not None:
+            signed = check_signature(container, trusted)
     if as_json:
         click.echo(json.dumps({"file": str(pack), "tiles": tiles, "signed_by": signed}))
         return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,8 @@ from .level import PackedTiles, level_record, pack_level
 from .manifest import MAX_LEVELS, LayerRecord, LevelRecord, Manifest, ProjectionRecord
 from .options import Progress, silent
 from .overview_parts import Overview, cut_overview, join_overviews
-from .reader import Pack
+from .pack_set import PackSet
+from .reader import Pack, open_pack
 from .search import least_linked
 from .tiling import EDGE_TOLERANCE, Lattice
 from .variants import MAX_VARIANTS, Variant
@@ -60,6 +62,10 @@ class CombineOptions:
 
 
 DEFAULTS = CombineOptions()
+
+
+class NoTileError(InputError):
+    """A pack has no tile in the region that was asked for."""
 
 
 def extract_pack(
@@ -102,7 +108,7 @@ def extract_pack(
             notes.append(f"level {footprint_m:g}: left out, it has no tile in {_name(region)}")
     missing = [footprint_m for footprint_m in numbers if footprint_m not in parts]
     if missing and (levels_m is not None or not parts):
-        raise InputError(
+        raise NoTileError(
             f"{_name(region)}: holds no tile of level {missing[0]:g} of {pack.path}, which covers "
             f"{pack.bounds}; choose a larger region"
         )
@@ -115,6 +121,41 @@ def extract_pack(
         manifest = dataclasses.replace(pack.manifest, bounds=bounds)
         picture = cut_overview(pack, bounds)
         return notes + _write(out, [pack], manifest, levels, picture, folder, options)
+
+
+def extract_from_set(
+    packs: PackSet,
+    region: BBox | Area,
+    out: Path,
+    levels_m: Sequence[float] | None = None,
+    options: CombineOptions = DEFAULTS,
+) -> list[str]:
+    """Write the part of a set that lies in a region as one pack; see `extract_pack`.
+
+    Raises:
+        InputError: no pack of the set has a tile there, or `out` exists.
+        IntegrityError: a pack is damaged, or not the one that the index names.
+        S4GError: the disk is full or hnswlib failed.
+    """
+    check_output(out, options.overwrite)
+    # Parts are linked when they are joined, not before.
+    unlinked = dataclasses.replace(options, graph_min_vectors=sys.maxsize, progress=silent)
+    box = region.bounds if isinstance(region, Area) else region
+    parts: list[Path] = []
+    with _scratch(out) as folder, contextlib.ExitStack() as stack:
+        for number, place in enumerate(packs.meeting(box)):
+            part = folder / f"{number:05d}.s4gpack"
+            # A pack of the set that only touches the region may have no tile in it.
+            with packs.open(place) as pack, contextlib.suppress(NoTileError):
+                extract_pack(pack, region, part, levels_m, unlinked)
+                parts.append(part)
+        if not parts:
+            raise InputError(
+                f"{_name(region)}: holds no tile of {packs.path}, which covers {packs.bounds}; "
+                "choose a larger region"
+            )
+        opened = [stack.enter_context(open_pack(part)) for part in parts]
+        return _join(opened, out, options)[1]
 
 
 def merge_packs(
@@ -141,6 +182,10 @@ def merge_packs(
     _check_out(out, packs, options.overwrite)
     if len(packs) < 2:
         raise InputError(f"{out}: is to be made of one pack; name two or more")
+    return _join(packs, out, options)
+
+
+def _join(packs: Sequence[Pack], out: Path, options: CombineOptions) -> tuple[int, list[str]]:
     for other in packs[1:]:
         _check_fit(packs[0], other)
     numbers = [level_numbers(pack) for pack in packs]

@@ -18,8 +18,8 @@ from .. import __version__
 from ..core.errors import InputError
 from ..core.geo import BBox, LocalFrame
 from ..core.spec import EncoderSpec
-from .format import Container, damaged, encode_container, open_container
 from .entries import MAX_METRES, Entries
+from .format import Container, damaged, encode_container, open_container
 from .reader import Pack, open_pack
 from .shards import MAX_SHARDS
 

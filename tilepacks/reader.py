@@ -337,6 +337,11 @@ def open_pack(path: Path) -> Pack:
         InputError: there is no such file, or its format is too new.
         IntegrityError: it is no pack, or it is damaged, cut short or altered.
     """
+    if path.is_dir():
+        raise InputError(
+            f"{path}: is a folder, not a pack; of a set of packs take the part for a flight: "
+            "s4g-pack extract SET --bbox W,S,E,N --out flight.s4gpack"
+        )
     container = open_container(path)
     try:
         return Pack(container)

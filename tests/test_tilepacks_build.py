@@ -255,14 +255,14 @@ def test_manifest_tells_source_and_credit_but_no_folder(whole: Path, toy_encoder
     assert str(Path.cwd()).encode() not in whole.read_bytes()
 
 
-def test_small_levels_are_scanned_and_large_ones_linked(whole: Path) -> None:
+def test_small_levels_are_scanned_whole_and_large_ones_by_a_sample(whole: Path) -> None:
     with open_pack(whole) as pack:
         fine, coarse = pack.manifest.levels
         assert fine.vectors >= 200 > coarse.vectors
-        assert (fine.search.method, coarse.search.method) == ("graph", "exact")
+        assert (fine.search.method, coarse.search.method) == ("sample", "exact")
         assert fine.search.recall_at_1 >= 0.99
-        assert "level0.graph" in pack.section_bytes
-        assert "level1.graph" not in pack.section_bytes
+        assert "level0.sample" in pack.section_bytes
+        assert "level1.sample" not in pack.section_bytes
 
 
 def test_picture_is_left_out_on_request(
@@ -321,9 +321,8 @@ def test_progress_runs_to_its_total(tmp_path: Path, toy_source: Path, toy_encode
 
     build(toy_source, toy_encoder, tmp_path / "p", progress=progress)
     assert [bar[0] for bar in bars] == [
-        "level 40 m: tiles",
-        "level 80 m: tiles",
-        "dimensions",
+        "tiles",
+        "trial views",
         "level 40 m: links",
         "level 80 m: links",
     ]

@@ -57,11 +57,11 @@ def content(
         closing(load_engine(toy_encoder, threads=1)) as engine,
     ):
         plan = plan_pack(ground, engine.spec, None, (80.0,))
-        options = BuildOptions(dims=16, graph_min_vectors=100)
+        options = BuildOptions(dims=16, graph_min_vectors=10)
         build_pack([ground, ground], engine, plan, path, options)
     container = open_container(path)
     sections = {name: bytes(container.section(name)) for name in container.names}
-    wanted = {"cells", "variants", "vectors", "detail", "codes", "graph"}
+    wanted = {"cells", "variants", "vectors", "detail", "codes", "sample", "graph"}
     assert set(sections) == {f"level0.{name}" for name in wanted} | {"projection", "overview"}
     return Content(path.parent, container.manifest, sections)
 
@@ -233,7 +233,7 @@ def test_a_wrong_link_between_nodes_is_refused(content: Content) -> None:
 
 
 def test_a_graph_of_endless_lists_is_refused_before_memory_is_taken(content: Content) -> None:
-    nodes = content.manifest["levels"][0]["vectors"]
+    nodes = content.manifest["levels"][0]["search"]["sampled"]
     for top, reason in ((31, "more lists than a graph"), (255, "a node of an impossible level")):
         lists = nodes * (top + 1)
         streams = [

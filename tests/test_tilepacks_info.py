@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import dataclasses
 import copy
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ def test_the_text_tells_of_headings_graphs_and_tiles_alike(info: dict[str, Any])
     told = copy.deepcopy(info)
     told |= {"headings": 4, "attribution": "", "overview_bytes": 0}
     level = told["levels"][0]
-    level |= {"search": "graph", "ef": 64, "recall_at_1": 0.9931, "found": 0.5}
+    level |= {"search": "graph", "step": 1, "ef": 64, "recall_at_1": 0.9931, "found": 0.5}
     level["vectors"] = level["tiles"] - 3
     text = pack_text(told)
     assert "8 bit, at 4 headings" in text
@@ -104,7 +104,7 @@ def test_a_plan_tells_tiles_and_bytes(plan: Plan) -> None:
 
 
 def test_links_are_counted_where_a_level_is_large(plan: Plan) -> None:
-    for rows, links in ((255, 0), (256, 16)):
+    for rows, links in ((255, 0), (256, 3)):
         large = dataclasses.replace(plan.lattices[0], columns=256, rows=rows)
         told = plan_info(
             dataclasses.replace(plan, lattices=(large,)), SPEC, 1.0, False, dims=64, variants=1

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import dataclasses
 import runpy
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,12 +21,13 @@ from s4g.tilepacks.probes import Probes
 from s4g.tilepacks.projection import Projection
 from s4g.tilepacks.quantise import dequantise
 from s4g.tilepacks.tiling import Lattice, hilbert_order
-from s4g.tilepacks.tuning import EXACT
+from s4g.tilepacks.tuning import EXACT, Trial
 
 toy = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("toy_vectors.py"))))
 
 DIM = 16
 LATTICE = Lattice(80.0, 64, 16, 0.0, 0.0, 20, 15)
+LARGE = Lattice(80.0, 64, 16, 0.0, 0.0, 60, 50)
 NO_PROBES = Probes(np.empty((0, DIM), np.float32), np.empty(0), np.empty(0))
 
 
@@ -41,12 +44,14 @@ def _block(
     return open_container(path)
 
 
-def _tiles(folder: Path, vectors: npt.NDArray[np.float32]) -> LevelTiles:
-    """Return a level of 300 tiles in three blocks, the second of which is empty."""
-    cells = np.arange(LATTICE.count, dtype=np.uint32)
+def _tiles(
+    folder: Path, vectors: npt.NDArray[np.float32], lattice: Lattice = LATTICE
+) -> LevelTiles:
+    """Return a level of all tiles of a lattice in three blocks, the second of which is empty."""
+    cells = np.arange(lattice.count, dtype=np.uint32)
     parts = [cells[:170], cells[:0], cells[170:]]
     blocks = [_block(folder / str(i), part, vectors[part]) for i, part in enumerate(parts)]
-    return LevelTiles(LATTICE, lambda: iter(blocks), DIM)
+    return LevelTiles(lattice, lambda: iter(blocks), DIM)
 
 
 def _finish(
@@ -60,7 +65,8 @@ def _finish(
         "graph_min_vectors": 10_000,
         "advance": lambda steps: None,
     }
-    return finish_level(_tiles(folder, vectors), folder=folder, **{**options, **given})
+    tiles = _tiles(folder, vectors, given.pop("lattice", LATTICE))
+    return finish_level(tiles, folder=folder, **{**options, **given})
 
 
 def test_tiles_of_all_blocks_are_read_in_turn(tmp_path: Path) -> None:
@@ -86,7 +92,7 @@ def test_everything_follows_the_curve(tmp_path: Path) -> None:
     assert values == {
         "count": 300,
         "vectors": 300,
-        "search": {"method": "exact", "dims": 0, "ef": 0, "recall_at_1": 1.0, "recall_at_10": 1.0},
+        "search": asdict(EXACT),
         "found": None,
     }
     assert level_record(LATTICE, values).search == EXACT
@@ -104,16 +110,36 @@ def test_tiles_alike_share_a_vector(tmp_path: Path) -> None:
     assert len({row.tobytes() for row in codes}) == 200
 
 
-def test_a_large_level_gets_a_graph_of_its_leading_dimensions(
+def test_a_large_level_is_searched_by_a_graph_of_a_sample(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(level_module, "GRAPH_DIMS", 8)
-    values, sections = _finish(tmp_path, toy.unit(300, DIM), graph_min_vectors=300)
-    assert values["search"]["method"] == "graph"
-    assert values["search"]["dims"] == 8
-    assert values["search"]["recall_at_1"] >= 0.95
-    decode_graph(sections["graph"], 300).check()
-    assert not list(tmp_path.glob(".graph.*"))
+    monkeypatch.setattr(level_module, "GRAPH_DIMS", 14)
+    vectors = toy.smooth(50, 60, DIM)
+    values, sections = _finish(tmp_path, vectors, lattice=LARGE, graph_min_vectors=300)
+    plan = values["search"]
+    assert (plan["method"], plan["step"], plan["sampled"], plan["dims"]) == ("graph", 3, 340, 14)
+    assert plan["recall_at_1"] >= 0.99
+    sample = decode_column(sections["sample"], 340)
+    assert (np.diff(sample.astype(int)) > 0).all() and sample.max() < 3000
+    decode_graph(sections["graph"], 340).check()
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_sample_too_small_for_a_graph_is_scanned(tmp_path: Path) -> None:
+    vectors = toy.smooth(50, 60, DIM)
+    values, sections = _finish(tmp_path, vectors, lattice=LARGE, graph_min_vectors=341)
+    assert (values["search"]["method"], values["search"]["ef"]) == ("sample", 0)
+    assert "sample" in sections and "graph" not in sections
+
+
+@pytest.mark.parametrize("step_px", [16, 32], ids=["unlike their neighbours", "too far apart"])
+def test_tiles_that_no_sample_stands_for_are_linked_all(tmp_path: Path, step_px: int) -> None:
+    vectors = toy.unit(3000, DIM) if step_px == 16 else toy.smooth(50, 60, DIM)
+    lattice = dataclasses.replace(LARGE, step_px=step_px)
+    values, sections = _finish(tmp_path, vectors, lattice=lattice, graph_min_vectors=300)
+    plan = values["search"]
+    assert (plan["method"], plan["step"], plan["sampled"]) == ("graph", 1, 3000)
+    assert "sample" not in sections
 
 
 @pytest.mark.parametrize("least", [300, 301])
@@ -123,17 +149,19 @@ def test_progress_ends_at_the_number_of_tiles(tmp_path: Path, least: int) -> Non
     assert sum(done) == 300
 
 
-def test_a_graph_that_finds_too_little_is_left_out(
+def test_a_level_that_nothing_faster_finds_enough_of_is_scanned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(level_module, "choose_search", lambda *level: EXACT)
+    for way in ("graph", "sample"):
+        monkeypatch.setattr(Trial, way, lambda *level: None)
     done: list[int] = []
+    vectors = toy.unit(3000, DIM)
     values, sections = _finish(
-        tmp_path, toy.unit(300, DIM), graph_min_vectors=10, advance=done.append
+        tmp_path, vectors, lattice=LARGE, graph_min_vectors=341, advance=done.append
     )
-    assert "graph" not in sections
-    assert values["search"]["method"] == "exact"
-    assert sum(done) == 300
+    assert not {"graph", "sample"} & set(sections)
+    assert values["search"] == asdict(EXACT)
+    assert sum(done) == 3000
 
 
 def test_the_share_of_views_that_find_their_place_is_told(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ MANIFEST = Manifest(
     min_valid=0.6,
     levels=(
         LevelRecord(Lattice(80.0, 64, 16, -1.5, 2.5, 100, 50), 4000, 3990,
-                    SearchPlan("graph", 4, 64, 0.995, 0.97), 0.97),
+                    SearchPlan("graph", 3, 450, 4, 64, 0.995, 0.97), 0.97),
         LevelRecord(Lattice(160.0, 64, 16, -1.5, 2.5, 5, 5), 25, 25, EXACT, 1.0),
     ),
     overview=OverviewRecord(-100.0, 100.0, 0.5, 400, 400),

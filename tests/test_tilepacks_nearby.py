@@ -3,6 +3,7 @@ from __future__ import annotations
 import tracemalloc
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,3 +60,50 @@ def test_a_lattice_of_endless_rows_takes_no_memory() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 100_000
+
+
+Level = tuple[Nearby, Lattice, npt.NDArray[np.uint32], npt.NDArray[np.uint8]]
+
+
+@st.composite
+def _levels(draw: st.DrawFn) -> Level:
+    """Tiles of up to three variants in some cells of a lattice, in any order."""
+    columns, rows, kinds = draw(st.integers(1, 9)), draw(st.integers(1, 9)), draw(st.integers(1, 3))
+    lattice = Lattice(80.0, 64, 16, -100.0, 90.0, columns, rows)
+    rng = np.random.default_rng(draw(st.integers(0, 999)))
+    places = rng.permutation(lattice.count * kinds)
+    places = places[: draw(st.integers(1, len(places)))]
+    cells, variants = (places // kinds).astype(np.uint32), (places % kinds).astype(np.uint8)
+    return Nearby(lattice, cells, variants, kinds), lattice, cells, variants
+
+
+def _apart(lattice: Lattice, cells: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
+    """Return how many rows or columns, whichever is more, cells (N,) lie apart, (N, N)."""
+    rows, columns = np.divmod(cells.astype(int), lattice.columns)
+    return np.maximum(abs(rows[:, None] - rows), abs(columns[:, None] - columns))
+
+
+@given(_levels(), st.integers(0, 3), st.integers(0, 99))
+def test_tiles_around_some_are_those_that_brute_force_finds(
+    level: Level, reach: int, seed: int
+) -> None:
+    nearby, lattice, cells, variants = level
+    some = np.random.default_rng(seed).integers(0, len(cells), 3)
+    near = (_apart(lattice, cells) <= reach) & (variants[:, None] == variants)
+    assert nearby.around(some, reach).tolist() == np.flatnonzero(near[some].any(axis=0)).tolist()
+
+
+@given(_levels(), st.integers(2, 4))
+def test_every_tile_has_one_of_the_sample_near_it(level: Level, step: int) -> None:
+    nearby, lattice, cells, variants = level
+    sample = nearby.sample(step)
+    near = (_apart(lattice, cells) < step) & (variants[:, None] == variants)
+    assert (np.diff(sample) > 0).all()
+    assert near[:, sample].any(axis=1).all()
+
+
+def test_a_sample_of_a_full_lattice_is_every_third_row_and_column() -> None:
+    lattice = Lattice(80.0, 64, 16, 0.0, 0.0, 7, 5)
+    nearby = Nearby(lattice, np.arange(35, dtype=np.uint32))
+    # The last row and the last column lie within two of those before them.
+    assert nearby.sample(3).tolist() == [0, 3, 6, 21, 24, 27]

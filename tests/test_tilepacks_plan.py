@@ -126,7 +126,7 @@ def test_level_finer_than_the_imagery_is_noted() -> None:
 def test_more_tiles_than_a_pack_can_number_are_refused() -> None:
     class Continent(ArrayGround):
         def __post_init__(self) -> None:
-            self.bounds = BBox(0.0, 40.0, 30.0, 60.0)
+            self.bounds = BBox(10.0, 48.0, 14.0, 50.0)
 
     ground = Continent(np.zeros((1, 1, 3), np.uint8), np.ones((1, 1), bool), FRAME, 0, 0, 0.5)
     with pytest.raises(InputError, match=r"^--levels 20: \d+ tiles, a pack holds at most "):

@@ -57,7 +57,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def content(toy_source: Path, toy_encoder: Path, path: Path) -> Content:
     with closing(open_ground(str(toy_source))) as ground:
-        return build(ground, toy_encoder, path, 80.0, 160.0, graph_min_vectors=100, dims=16)
+        return build(ground, toy_encoder, path, 80.0, 190.0, graph_min_vectors=12, dims=16)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_pack_says_what_it_holds(pack: Pack, path: Path, content: Content) -> No
     assert dataclasses.asdict(pack.bounds) == content.manifest["bounds"]
     assert [(level.footprint_m, level.stride_m, level.first) for level in pack.levels] == [
         (80.0, 20.0, 0),
-        (160.0, 40.0, pack.levels[0].count),
+        (190.0, 47.5, pack.levels[0].count),
     ]
     assert len(pack.east_m) == len(pack.north_m) == sum(level.count for level in pack.levels)
     assert pack.manifest.levels[0].search.method == "graph"
@@ -263,7 +263,15 @@ def test_a_graph_of_impossible_dimensions_is_refused(
 
 @pytest.mark.parametrize(
     "section",
-    ["level0.cells", "level0.codes", "level0.detail", "level0.graph", "overview", "projection"],
+    [
+        "level0.cells",
+        "level0.codes",
+        "level0.detail",
+        "level0.graph",
+        "level0.sample",
+        "overview",
+        "projection",
+    ],
 )
 def test_missing_section_is_named(tmp_path: Path, content: Content, section: str) -> None:
     path = _write(tmp_path, content, **{section: None})
@@ -285,13 +293,15 @@ def test_section_of_a_later_version_is_passed_over(tmp_path: Path, content: Cont
 
 def _graph(content: Content, **changes: object) -> bytes:
     graph: Graph = decode_graph(
-        content.sections["level0.graph"], content.manifest["levels"][0]["vectors"]
+        content.sections["level0.graph"], content.manifest["levels"][0]["search"]["sampled"]
     )
     return encode_graph(dataclasses.replace(graph, **changes))  # type: ignore[arg-type]
 
 
 def test_graph_that_would_crash_hnswlib_is_refused(tmp_path: Path, content: Content) -> None:
-    graph = decode_graph(content.sections["level0.graph"], content.manifest["levels"][0]["vectors"])
+    graph = decode_graph(
+        content.sections["level0.graph"], content.manifest["levels"][0]["search"]["sampled"]
+    )
     low = int(np.flatnonzero(graph.levels < graph.levels.max())[0])
     path = _write(tmp_path, content, **{"level0.graph": _graph(content, entry=low)})
     with pytest.raises(IntegrityError, match="its graph starts at a node that is not at the top"):

@@ -11,10 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from s4g.tilepacks import search as search_module
 from s4g.tilepacks.graph import assemble
-from s4g.tilepacks.quantise import dequantise, inverse_lengths
+from s4g.tilepacks.nearby import Nearby
+from s4g.tilepacks.quantise import dequantise, inverse_lengths, quantise
 from s4g.tilepacks.scan import scan
 from s4g.tilepacks.search import LevelSearch
+from s4g.tilepacks.tiling import Lattice
 
 toy = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("toy_vectors.py"))))
 
@@ -122,6 +125,63 @@ def test_hits_of_leading_dimensions_are_ranked_in_all_of_them() -> None:
     assert (np.diff(scores, axis=1) <= 0).all()
     wanted = np.take_along_axis(queries @ dequantise(codes).T, ids, axis=1)
     np.testing.assert_allclose(scores, wanted, atol=1e-5)
+
+
+def _sampled(graph: bool, shared: bool) -> tuple[LevelSearch, LevelSearch]:
+    """Return a level of 60 x 60 tiles with a sample of every third row, and without."""
+    lattice = Lattice(80.0, 64, 16, 0.0, 0.0, 60, 60)
+    codes, vector_of_tile = quantise(toy.smooth(60, 60)), None
+    cells, variants = np.arange(3600, dtype=np.uint32), np.zeros(3600, np.uint8)
+    if shared:  # two dates of the same ground: every vector belongs to two tiles
+        vector_of_tile = np.repeat(np.arange(3600, dtype=np.uint32), 2)
+        cells, variants = np.repeat(cells, 2), np.tile(np.array([0, 1], np.uint8), 3600)
+    nearby = Nearby(lattice, cells, variants, 2 if shared else 1)
+    chosen = nearby.sample(3)
+    sample = chosen if vector_of_tile is None else np.unique(vector_of_tile[chosen]).astype(int)
+    assert len(sample) == 400
+    own = codes[sample]
+    index = assemble(toy.graph_of(own), own, 16) if graph else None
+    parts = {"sample": sample, "nearby": nearby, "reach": 2, "graph": index, "ef": 96}
+    return (
+        toy.level_of(codes, vector_of_tile=vector_of_tile, **parts),
+        toy.level_of(codes, vector_of_tile=vector_of_tile),
+    )
+
+
+@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_sample_and_what_lies_around_it_find_what_the_scan_finds(
+    graph: bool, shared: bool
+) -> None:
+    sampled, whole = _sampled(graph, shared)
+    queries = dequantise(whole.codes[np.arange(0, 3600, 37)])
+    found, scores = sampled.search(queries, 5)
+    wanted, cosines = whole.search(queries, 5)
+    assert (found[:, 0] == wanted[:, 0]).all()
+    same = [len(set(a) & set(b)) for a, b in zip(found.tolist(), wanted.tolist(), strict=True)]
+    assert np.mean(same) > 4.8
+    np.testing.assert_allclose(scores[:, 0], cosines[:, 0], atol=2e-5)
+
+
+def test_a_sample_too_small_for_the_tiles_asked_for_gives_way_to_the_scan() -> None:
+    sampled, whole = _sampled(False, False)
+    queries = toy.unit(2, 16, seed=5)
+    assert (sampled.search(queries, 30)[0] == whole.search(queries, 30)[0]).all()
+
+
+@given(st.integers(1, 3), st.integers(1, 400), st.integers(1, 12), st.integers(0, 99))
+def test_blocks_of_packed_vectors_are_scanned_like_one(
+    queries: int, count: int, k: int, seed: int
+) -> None:
+    codes, asked = toy.codes_of(count, 16, seed), toy.unit(queries, 16, seed + 1)
+    cosines = asked @ dequantise(codes).T
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search_module, "_BLOCK_VECTORS", 100)
+        patch.setattr(search_module, "_BLOCK_QUERIES", 2)
+        patch.setattr(search_module, "_GROUP", 4)
+        ids, scores = toy.level_of(codes).scan(asked, min(k, count))
+    np.testing.assert_allclose(scores, np.sort(cosines, axis=1)[:, ::-1][:, :k], atol=2e-5)
+    np.testing.assert_allclose(np.take_along_axis(cosines, ids, axis=1), scores, atol=2e-5)
 
 
 def test_several_threads_find_what_one_finds() -> None:

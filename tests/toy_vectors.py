@@ -30,3 +30,13 @@ def graph_of(codes: Codes, m: int = 8) -> Graph:
 
 def level_of(codes: Codes, **parts: object) -> LevelSearch:
     return LevelSearch(codes, inverse_lengths(codes), **parts)  # type: ignore[arg-type]
+
+
+def smooth(rows: int, columns: int, dim: int = 16, seed: int = 0) -> npt.NDArray[np.float32]:
+    """Vectors of a lattice, row by row; neighbours are nearly alike, as those of tiles may be."""
+    rng = np.random.default_rng(seed)
+    row, column = np.divmod(np.arange(rows * columns), columns)
+    places = np.stack([row, column], axis=1)
+    waves = np.cos(places @ rng.normal(0, 0.25, (2, 48)) + rng.uniform(0, 6.3, 48))
+    vectors = waves @ rng.standard_normal((48, dim))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)

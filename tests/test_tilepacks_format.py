@@ -53,7 +53,7 @@ def _with_manifest(text: bytes, tail: bytes = b"") -> bytes:
     """Return a file with any manifest, hashes right, total length right."""
     total = HEADER_BYTES + len(text) + len(tail)
     head = struct.pack(
-        "<8sHHIQQQ32s24x", MAGIC, 2, 0, 0, total, HEADER_BYTES, len(text),
+        "<8sHHIQQQ32s24x", MAGIC, 3, 0, 0, total, HEADER_BYTES, len(text),
         hashlib.sha256(text).digest(),
     )  # fmt: skip
     return head + hashlib.sha256(head).digest() + text + tail
@@ -73,7 +73,7 @@ def test_offsets_are_those_of_the_specification() -> None:
     magic, major, minor, flags, total, offset, length, digest = struct.unpack_from(
         "<8sHHIQQQ32s", DATA
     )
-    assert (magic, major, minor, flags) == (b"\x89S4GP\r\n\x1a", 2, 0, 0)
+    assert (magic, major, minor, flags) == (b"\x89S4GP\r\n\x1a", 3, 0, 0)
     assert (total, offset) == (len(DATA), 128)
     assert digest == hashlib.sha256(DATA[128 : 128 + length]).digest()
     assert DATA[96:128] == hashlib.sha256(DATA[:96]).digest()
@@ -138,10 +138,10 @@ def test_damaged_file_is_refused_with_its_reason(tmp_path: Path, data: bytes, me
 
 
 def test_file_of_a_later_major_version_is_refused(tmp_path: Path) -> None:
-    path = _write(tmp_path, _sealed(DATA[:8] + b"\3\0" + DATA[10:]))
+    path = _write(tmp_path, _sealed(DATA[:8] + b"\4\0" + DATA[10:]))
     with pytest.raises(InputError) as error:
         read_container(path)
-    assert str(error.value) == (f"{path}: pack format 3.0, this program reads 2.x; update s4g")
+    assert str(error.value) == (f"{path}: pack format 4.0, this program reads 3.x; update s4g")
 
 
 def test_file_of_an_earlier_major_version_is_refused(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_file_of_an_earlier_major_version_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
         read_container(path)
     assert str(error.value) == (
-        f"{path}: pack format 1.0, this program reads 2.x; rebuild the pack with s4g-pack"
+        f"{path}: pack format 1.0, this program reads 3.x; rebuild the pack with s4g-pack"
     )
 
 

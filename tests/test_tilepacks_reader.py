@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import re
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -306,6 +307,54 @@ def test_graph_that_would_crash_hnswlib_is_refused(tmp_path: Path, content: Cont
     path = _write(tmp_path, content, **{"level0.graph": _graph(content, entry=low)})
     with pytest.raises(IntegrityError, match="its graph starts at a node that is not at the top"):
         _verify(path)
+
+
+@pytest.mark.parametrize(
+    "altered",
+    [lambda s: s[::-1], lambda s: s + 200, lambda s: s * 0],
+    ids=["order", "end", "twice"],
+)
+def test_a_sample_of_impossible_vectors_is_refused(
+    tmp_path: Path, content: Content, altered: Callable[[Any], Any]
+) -> None:
+    count = content.manifest["levels"][0]["search"]["sampled"]
+    sample = decode_column(content.sections["level0.sample"], count)
+    path = _write(tmp_path, content, **{"level0.sample": encode_column(altered(sample))})
+    with (
+        pytest.raises(
+            IntegrityError, match="section level0.sample does not name vectors in ascending order"
+        ),
+        open_pack(path) as pack,
+    ):
+        pack.search(np.ones((1, 32), np.float32), 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"method": "exact"}, "level0 is searched by exact in steps of 3"),
+        ({"method": "sample", "step": 1}, "level0 is searched by sample in steps of 1"),
+        ({"sampled": 0}, "level0 has a sample of 0 vectors"),
+    ],
+)
+def test_a_search_that_contradicts_itself_is_refused(
+    tmp_path: Path, content: Content, changes: dict[str, Any], reason: str
+) -> None:
+    manifest = copy.deepcopy(content.manifest)
+    manifest["levels"][0]["search"] |= changes
+    path = tmp_path / "p.s4gpack"
+    path.write_bytes(b"".join(encode_container(manifest, content.sections)))
+    with pytest.raises(IntegrityError, match=reason):
+        open_pack(path)
+
+
+def test_a_folder_is_no_pack(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as error:
+        open_pack(tmp_path)
+    assert str(error.value) == (
+        f"{tmp_path}: is a folder, not a pack; of a set of packs take the part for a flight: "
+        "s4g-pack extract SET --bbox W,S,E,N --out flight.s4gpack"
+    )
 
 
 def test_graph_of_other_vectors_is_refused(tmp_path: Path, content: Content) -> None:

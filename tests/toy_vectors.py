@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import numpy.typing as npt
 
-from s4g.tilepacks.graph import Graph, build_graph
+from s4g.tilepacks.graph import Graph, M, build_graph
 from s4g.tilepacks.quantise import Codes, dequantise, inverse_lengths, quantise
 from s4g.tilepacks.search import LevelSearch
 
@@ -22,7 +22,7 @@ def codes_of(count: int, dim: int = 16, seed: int = 0) -> Codes:
     return quantise(unit(count, dim, seed))
 
 
-def graph_of(codes: Codes, m: int = 8) -> Graph:
+def graph_of(codes: Codes, m: int = M) -> Graph:
     vectors = dequantise(codes)
     with TemporaryDirectory() as folder:
         return build_graph(lambda start, stop: vectors[start:stop], len(codes), Path(folder), m)

@@ -57,7 +57,7 @@ from s4g.tilepacks.reader import Pack, open_pack
 from s4g.tilepacks.signature import check_signature, make_keys, read_public_key, sign_pack
 
 Rng = np.random.Generator
-_SOURCE, _LEVELS_M = "landscape:seed=5,size_m=400", (80.0, 160.0)
+_SOURCE, _LEVELS_M = "landscape:seed=5,size_m=600", (80.0, 160.0)
 _PX, _POOLED, _DIM, _DIMS = 64, 8, 64, 32
 _HEADER = struct.Struct("<8sHHIQQQ32s24x")
 _GRAPH = struct.Struct("<8I")

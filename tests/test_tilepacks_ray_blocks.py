@@ -23,16 +23,22 @@ from s4g.tilepacks.ray_blocks import RayEmbedder, Recipe, _row_of, _task_of
 from s4g.tilepacks.tiling import Lattice, block_of
 from s4g.tilepacks.variants import make_variants
 
+# Ray warns of its own defaults.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
 OPTIONS = BuildOptions(dims=16, overview=False, headings=2)
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """A Ray cluster of this machine alone, for all tests of this file."""
+    os.environ |= {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_BACKEND_LOG_LEVEL": "fatal",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # listens on the loopback alone
+    }
     ray = pytest.importorskip("ray", reason="needs Ray (the ray extra)")
     pytest.importorskip("ray.data", reason="needs Ray Data (the ray extra)")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     ray.init(
         address="local",
         num_cpus=2,
@@ -40,7 +46,6 @@ def cluster() -> Iterator[Any]:
         object_store_memory=100 << 20,
         log_to_driver=False,
         logging_level="error",
-        _node_ip_address="127.0.0.1",
     )
     yield ray
     ray.shutdown()

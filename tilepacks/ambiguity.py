@@ -71,6 +71,11 @@ class Ambiguity:
         """Where a place elsewhere is as like a tile as a frame taken there may be, (T,) bool."""
         return self.margin <= 0
 
+    @property
+    def hardness(self) -> Floats32:
+        """What tells the hardest: the margin below zero, the cosine alone where it is unknown."""
+        return self.cosine - np.nan_to_num(self.own)
+
 
 def find_ambiguity(
     pack: Pack,

@@ -72,7 +72,7 @@ class Stretch:
         from_m: metres along the route where it begins.
         to_m: where it ends.
         kinds: the `KINDS` that it has.
-        worst: its sample whose rival is most like it, or its first where none has a rival.
+        worst: its hardest sample, or its first where none has a rival.
     """
 
     first: int
@@ -109,7 +109,7 @@ def look_ahead(
     with progress("comparing tiles", len(tiles)) as advance:
         found = compare_tiles(pack, level, tiles, advance)
     # Of several tiles in a place the hardest comes last, and stays.
-    order = np.lexsort((-np.nan_to_num(found.margin[place]), sample))
+    order = np.lexsort((found.hardness[place], sample))
     chosen = np.full(len(at), -1)
     chosen[sample[order]] = place[order]
     inside = np.flatnonzero(chosen >= 0)
@@ -139,10 +139,11 @@ def stretches(ahead: RouteAhead) -> list[Stretch]:
     found = []
     for first, last in zip(np.flatnonzero(starts), np.flatnonzero(ends), strict=True):
         own = slice(int(first), int(last) + 1)
-        rival = np.nan_to_num(ahead.cosine[own] - np.nan_to_num(ahead.own[own]), nan=-np.inf)
+        hardness = ahead.cosine[own] - np.nan_to_num(ahead.own[own])
+        hardness[~np.isfinite(ahead.away_m[own])] = -np.inf
         kinds = tuple(KINDS[kind] for kind in np.unique(ahead.kind[own]))
         start_m = float(passed[first] - ahead.length_m[first])
-        worst = int(first + rival.argmax())
+        worst = int(first + hardness.argmax())
         found.append(Stretch(own.start, int(last), start_m, float(passed[last]), kinds, worst))
     return sorted(found, key=lambda stretch: stretch.from_m - stretch.to_m)
 
@@ -158,7 +159,8 @@ def _samples(
         lon, lat = np.array(ring).T
         east, north = pack.frame.to_local(lat, lon)
         along = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(east), np.diff(north)))])
-        count += int(along[-1] / spacing_m) + 2
+        # Of a tiny spacing the quotient may be no number that fits.
+        count += int(min(float(along[-1]) / spacing_m, MAX_SAMPLES)) + 2
         if count > MAX_SAMPLES:
             raise InputError(
                 f"--spacing {spacing_m:g} m: more than {MAX_SAMPLES:,} samples along "

@@ -179,7 +179,7 @@ def _everywhere(
         write_ambiguity(out, pack, level, found, overwrite)
     elif out is not None:
         write_bytes(out, draw_ambiguity(pack, level, found), overwrite)
-    worst = np.argsort(-found.cosine, kind="stable")[:5]
+    worst = np.argsort(-found.hardness, kind="stable")[:5]
     lat, lon = pack.frame.to_wgs84(found.east_m[worst], found.north_m[worst])
     cosine = {
         name: round(float(np.percentile(found.cosine, share)), 4)

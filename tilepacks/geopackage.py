@@ -125,7 +125,7 @@ def _places(pack: Pack, level: int, found: Ambiguity | None) -> tuple[Cells, Col
 def _ambiguity(cells: Cells, of_tile: Cells, found: Ambiguity) -> Columns:
     """Return what each place is mistaken for, by its hardest tile; unknown where none was asked."""
     cosine, away, margin = (np.full(len(cells), np.nan, np.float32) for _ in range(3))
-    order = np.argsort(found.cosine, kind="stable")
+    order = np.argsort(found.hardness, kind="stable")
     order = order[found.rival[order] >= 0]
     place = np.searchsorted(cells, of_tile[order])
     cosine[place] = found.cosine[order]

@@ -27,14 +27,14 @@ def write_ambiguity(
 
     The bands are the rival's cosine, its distance in metres, and what a frame may score more than
     the rival (`Ambiguity.margin`; 0 and less is hard). Of several tiles in a place, dates or
-    headings, the one with the most similar rival counts.
+    headings, the hardest counts.
 
     Raises:
         InputError: the file exists, or the level is too wide.
         IntegrityError: a section is damaged or altered.
         S4GError: it cannot be written, or rasterio is missing.
     """
-    order = np.argsort(found.cosine, kind="stable")
+    order = np.argsort(found.hardness, kind="stable")
     some = found.rival[order] >= 0
     bands = {
         "rival_cosine": np.where(some, found.cosine[order], np.nan),

@@ -16,7 +16,7 @@ from .ambiguity_route import KINDS, RouteAhead, Stretch
 from .reader import Pack
 
 _SIDE_PX = 1000
-_LEAST_PX = 640  # of the sheet's width: the legend has room
+_LEAST_PX = 800  # of the sheet's width: the legend has room
 _MARGIN_PX = 16
 _LINE_PX = 20
 _INK, _PAPER, _FAINT = (30, 30, 30), (255, 255, 255), (225, 225, 225)

@@ -78,6 +78,9 @@ class RayEmbedder:
         """
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
+        if not os.environ.get("RAY_ADDRESS"):
+            # A cluster of one machine listens on its loopback alone; Linux is not asked otherwise.
+            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         try:
             import ray
             import ray.data
@@ -87,7 +90,8 @@ class RayEmbedder:
         self._own = not ray.is_initialized()
         if self._own:
             self._connect(ray, max(1, recipe.threads) * actors)
-        logging.getLogger("ray.data").setLevel(logging.ERROR)  # the build shows its own progress
+        # The build shows its own progress, and tells what went wrong once.
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL + 1)
         ray.data.DataContext.get_current().enable_progress_bars = False
 
     def _connect(self, ray: Any, cpus: int) -> None:
@@ -101,7 +105,6 @@ class RayEmbedder:
                 num_cpus=cpus,
                 include_dashboard=False,
                 object_store_memory=_STORE_BYTES,
-                _node_ip_address="127.0.0.1",
                 **quiet,
             )
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
@@ -246,15 +249,16 @@ def _one(column: Any) -> Any:
 
 def _told(error: BaseException) -> S4GError:
     """Return what went wrong on another machine, in one line."""
-    cause: BaseException | None = error
-    while cause is not None:
-        inner = getattr(cause, "cause", None) or cause.__cause__
-        if isinstance(cause, S4GError):
-            return S4GError(str(cause))
-        if not isinstance(inner, BaseException):
-            break
-        cause = inner
+    from ray.exceptions import RayError
+
+    inner: BaseException | None = error
+    while isinstance(inner, RayError):  # each holds what it was raised for
+        inner = getattr(inner, "cause", None) or inner.__cause__
+    if isinstance(inner, S4GError):  # ours is one line, to which Ray adds advice of its own
+        return type(inner)(str(inner).splitlines()[0])
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    ours = [line for line in lines if "s4g.core.errors" in line or "Error:" in line]
-    told = (ours or lines or [type(error).__name__])[-1]
+    own = [line for line in lines if line.startswith("s4g.core.errors.")]
+    if own:
+        return S4GError(own[-1].partition(": ")[2])
+    told = (lines or [type(error).__name__])[0]
     return S4GError(f"Ray: {told}; what is done is kept, run the same command to go on")

@@ -437,3 +437,96 @@ def test_help_has_an_example_and_loads_nothing_heavy() -> None:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert "s4g-pack --bbox 8.53,47.37,8.55,47.39 --source ortho.tif --out" in run.stdout
+
+
+def test_a_set_is_built_told_verified_and_cut(command: Command, tmp_path: Path) -> None:
+    path = tmp_path / "p.s4gpacks"
+    code, out, _ = command.build("--levels", "48", "--shard", "150m", "--out", path)
+    assert code == 0
+    assert out.startswith(f"{path}: 4 packs, ")
+    assert command("info", path)[1] == out
+    assert json.loads(command("info", path, "--json")[1])["levels"][0]["footprint_m"] == 48
+    code, out, err = command("verify", path)
+    assert (code, err) == (0, "")
+    assert re.fullmatch(rf"{re.escape(str(path))}: whole, \d+ tiles, not signed\n", out)
+    flight = tmp_path / "flight.s4gpack"
+    assert command("extract", path, "--bbox", BOX, "--out", flight)[0] == 0
+    assert command("verify", flight)[0] == 0
+
+
+def test_a_set_is_signed_with_all_its_packs(command: Command, tmp_path: Path) -> None:
+    path = tmp_path / "p.s4gpacks"
+    assert command.build("--levels", "48", "--shard", "150m", "--out", path)[0] == 0
+    code, out, _ = command("keygen", tmp_path / "ops")
+    assert code == 0
+    code, out, err = command("sign", path, "--key", tmp_path / "ops.key")
+    assert (code, err) == (0, "")
+    assert re.fullmatch(rf"{re.escape(str(path))}: signed by key [0-9a-f]{{16}}\n", out)
+    for one in (path, path / "r000c000.s4gpack"):
+        code, out, _ = command("verify", one, "--key", tmp_path / "ops.pub")
+        assert code == 0 and out.endswith(", which you trust\n")
+    assert command("keygen", tmp_path / "other")[0] == 0
+    code, _, err = command("verify", path, "--key", tmp_path / "other.pub")
+    assert code == 2
+    assert "index.s4gset: signed by key " in err
+
+
+def test_a_pack_like_another_can_be_merged_with_it(command: Command, tmp_path: Path) -> None:
+    first, second, both = (tmp_path / f"{name}.s4gpack" for name in ("a", "b", "ab"))
+    assert command.build("--bbox", BOX, "--levels", "48", "--out", first)[0] == 0
+    other = "9.0005,46.9517,9.0025,46.9532"
+    assert command.build("--bbox", other, "--like", first, "--out", second)[0] == 0
+    code, _, err = command("merge", first, second, "--out", both)
+    assert code == 0
+    assert re.search(r"note: \d+ tiles left out: a pack named before theirs has their place", err)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--shard", "1km", "--out", "p.s4gpack"],
+            "--shard makes a set of packs, whose name ends in .s4gpacks: give both or none.",
+        ),
+        (
+            ["--out", "p.s4gpacks"],
+            "--shard makes a set of packs, whose name ends in .s4gpacks: give both or none.",
+        ),
+        (
+            ["--shard", "1", "--out", "p.s4gpacks"],
+            "--shard 1: expected a length with its unit, for example 800m or 2km",
+        ),
+        (
+            ["--shard", "-2km", "--out", "p.s4gpacks"],
+            "--shard -2km: expected a length with its unit, for example 800m or 2km",
+        ),
+        (
+            ["--like", "a.s4gpack", "--stride", "0.5", "--out", "p.s4gpack"],
+            "--stride is that of --like; give one of them.",
+        ),
+        (
+            ["--like", "a.s4gpack", "--compact", "--out", "p.s4gpack"],
+            "--dims and --compact are those of --like; give one of them.",
+        ),
+        (
+            ["--like", "missing.s4gpack", "--out", "p.s4gpack"],
+            "missing.s4gpack: cannot be read (No such file or directory)",
+        ),
+        (
+            ["--imagery-quality", "50", "--out", "p.s4gpack"],
+            "--imagery-quality is for --imagery; give both.",
+        ),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(
+    command: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = command.build(*options)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].removeprefix("Error: ").removeprefix("error: ") == message
+    assert not list(tmp_path.iterdir())

@@ -140,7 +140,9 @@ def cli() -> None:
 )
 @click.option("--restart", is_flag=True, help="Throw away what an interrupted build has done.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing pack.")
-@click.option("--dry-run", is_flag=True, help="Tell tiles and bytes, write nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Tell tiles, bytes, minutes and ground covered; write nothing."
+)
 @click.option("--info", type=_FILE, metavar="PACK", help="Tell what a pack holds, build nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @debug_option
@@ -211,6 +213,7 @@ def build(
     from .build import build_pack
     from .build_set import build_set
     from .dims import COMPACT_DIMS, check_dims
+    from .estimate import covered_km2, tiles_per_second
     from .info import plan_info, plan_text
     from .options import BuildOptions
     from .plan import plan_pack
@@ -256,7 +259,18 @@ def build(
             say(f"note: {note}")
         variants = make_variants(len(layers), headings)
         if out is None or dry_run:
-            told = plan_info(plan, encoding.spec, layers[0].gsd_m, overview, wanted, len(variants))
+            # A tile server would have to be asked for all of it.
+            looks = not any("{" in name for name in (source, *also))
+            told = plan_info(
+                plan,
+                encoding.spec,
+                layers[0].gsd_m,
+                overview,
+                wanted,
+                len(variants),
+                tiles_per_second(encoding),
+                covered_km2(layers[0], plan) if looks else None,
+            )
             click.echo(json.dumps(told, indent=2) if as_json else plan_text(told))
             return
         say(f"encoder: {describe(encoding)}")

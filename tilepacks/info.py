@@ -164,8 +164,21 @@ def plan_info(
     overview: bool,
     dims: int | None,
     variants: int,
+    tiles_per_s: float | None = None,
+    covered_km2: float | None = None,
 ) -> dict[str, Any]:
-    """Return what a plan would build as JSON values: tiles at most, bytes about."""
+    """Return what a plan would build as JSON values: tiles at most, bytes and minutes about.
+
+    Args:
+        plan: region and levels.
+        spec: the encoder's contract.
+        source_gsd_m: native metres per pixel of the imagery.
+        overview: whether a picture of the region is added.
+        dims: length of the vectors, if it is chosen.
+        variants: vectors of each place.
+        tiles_per_s: what the encoder does, if it was tried.
+        covered_km2: how much of the region has imagery, if somebody looked.
+    """
     levels = []
     length = min(spec.embedding_dim, _USUAL_DIMS if dims is None else dims)
     for lattice in plan.lattices:
@@ -191,12 +204,21 @@ def plan_info(
         "levels": levels,
         "overview_bytes": picture,
         "bytes": sum(level["bytes"] for level in levels) + picture,
+        "tiles_per_s": None if tiles_per_s is None else round(tiles_per_s, 1),
+        "minutes": None
+        if tiles_per_s is None
+        else round(sum(level["tiles"] for level in levels) / tiles_per_s / 60, 1),
+        "covered_km2": None if covered_km2 is None else round(covered_km2, 3),
     }
 
 
 def plan_text(info: dict[str, Any]) -> str:
     """Return `plan_info` as lines for a person."""
-    lines = [f"region {info['width_m']:.0f} x {info['height_m']:.0f} m"]
+    first = f"region {info['width_m']:.0f} x {info['height_m']:.0f} m"
+    if info["covered_km2"] is not None:
+        share = info["covered_km2"] / (info["width_m"] * info["height_m"] / 1e6)
+        first += f", {info['covered_km2']:.3g} km2 of it with imagery ({share:.0%})"
+    lines = [first]
     lines += [
         f"level {level['footprint_m']:>6g} m  at most {level['tiles']} tiles every "
         f"{level['stride_m']:g} m at {level['gsd_m']:.3g} m/px, about {_size(level['bytes'])}"
@@ -204,6 +226,11 @@ def plan_text(info: dict[str, Any]) -> str:
     ]
     if info["overview_bytes"]:
         lines.append(f"overview     about {_size(info['overview_bytes'])}")
+    if info["minutes"] is not None:
+        lines.append(
+            f"time         about {max(info['minutes'], 0.1):.1f} min, by the encoder's "
+            f"{info['tiles_per_s']:.0f} tiles a second on this machine"
+        )
     return "\n".join([*lines, f"total        about {_size(info['bytes'])}; nothing was written"])
 
 

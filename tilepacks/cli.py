@@ -214,6 +214,7 @@ def build(
     from .build_set import build_set
     from .dims import COMPACT_DIMS, check_dims
     from .estimate import covered_km2, tiles_per_second
+    from .imagery_plan import plan_imagery
     from .info import plan_info, plan_text
     from .options import BuildOptions
     from .plan import plan_pack
@@ -270,6 +271,7 @@ def build(
                 len(variants),
                 tiles_per_second(encoding),
                 covered_km2(layers[0], plan) if looks else None,
+                plan_imagery(plan, layers[0].gsd_m).count if imagery else 0,
             )
             click.echo(json.dumps(told, indent=2) if as_json else plan_text(told))
             return

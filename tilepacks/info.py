@@ -17,6 +17,7 @@ from .signature import key_id
 # quality 80 at most.
 _TILE_BYTES, _SAMPLE_BYTES, _OVERVIEW_BYTES_PER_PX = 2, 3, 0.25
 _ORDINALS = {step: f"{step}th" for step in range(4, 17)} | {2: "second", 3: "third"}
+_IMAGERY_TILE_BYTES = 10_000  # WebP of 256 px at quality 75, as measured on imagery
 # What most encoders turn out to need; only the build can tell.
 _USUAL_DIMS = 128
 
@@ -166,6 +167,7 @@ def plan_info(
     variants: int,
     tiles_per_s: float | None = None,
     covered_km2: float | None = None,
+    imagery_tiles: int = 0,
 ) -> dict[str, Any]:
     """Return what a plan would build as JSON values: tiles at most, bytes and minutes about.
 
@@ -178,6 +180,7 @@ def plan_info(
         variants: vectors of each place.
         tiles_per_s: what the encoder does, if it was tried.
         covered_km2: how much of the region has imagery, if somebody looked.
+        imagery_tiles: of the pyramid of imagery that is added.
     """
     levels = []
     length = min(spec.embedding_dim, _USUAL_DIMS if dims is None else dims)
@@ -203,7 +206,10 @@ def plan_info(
         "height_m": north - south,
         "levels": levels,
         "overview_bytes": picture,
-        "bytes": sum(level["bytes"] for level in levels) + picture,
+        "imagery_bytes": imagery_tiles * _IMAGERY_TILE_BYTES,
+        "bytes": sum(level["bytes"] for level in levels)
+        + picture
+        + imagery_tiles * _IMAGERY_TILE_BYTES,
         "tiles_per_s": None if tiles_per_s is None else round(tiles_per_s, 1),
         "minutes": None
         if tiles_per_s is None
@@ -226,6 +232,8 @@ def plan_text(info: dict[str, Any]) -> str:
     ]
     if info["overview_bytes"]:
         lines.append(f"overview     about {_size(info['overview_bytes'])}")
+    if info["imagery_bytes"]:
+        lines.append(f"imagery      about {_size(info['imagery_bytes'])}")
     if info["minutes"] is not None:
         lines.append(
             f"time         about {max(info['minutes'], 0.1):.1f} min, by the encoder's "

@@ -160,7 +160,7 @@ def test_the_file_says_what_it_holds(pack: Pack, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("rows", "columns", "factors"),
-    [(1, 256, []), (1, 257, [2]), (513, 3, [2, 4]), (600, 300, [2, 4])],
+    [(1, 256, []), (1, 257, [2]), (513, 8, [2, 4]), (600, 300, [2, 4])],
 )
 def test_a_large_level_has_overviews(
     tmp_path: Path, rows: int, columns: int, factors: list[int]

@@ -120,9 +120,7 @@ def test_a_line_of_one_place_is_one_sample_without_length(pack: Pack) -> None:
 @settings(max_examples=40)
 @given(
     lines=st.lists(
-        st.lists(
-            st.tuples(st.floats(-400, 400), st.floats(-400, 400)), min_size=2, max_size=5
-        ),
+        st.lists(st.tuples(st.floats(-400, 400), st.floats(-400, 400)), min_size=2, max_size=5),
         min_size=1,
         max_size=3,
     ),
@@ -391,12 +389,9 @@ def test_the_text_tells_the_longest_stretches_and_the_totals(pack: Pack) -> None
         "cosine 0.95 to a place 321 m away"
     )
     second = (
-        "  2  km    0.34 to    0.40  nothing to see, worst at "
-        f"{nothing[0]:.6f},{nothing[1]:.6f}"
+        f"  2  km    0.34 to    0.40  nothing to see, worst at {nothing[0]:.6f},{nothing[1]:.6f}"
     )
-    total = (
-        "route 0.40 km: 0.38 in the pack, 0.30 hard, 0.05 with nothing to see, 0.02 outside"
-    )
+    total = "route 0.40 km: 0.38 in the pack, 0.30 hard, 0.05 with nothing to see, 0.02 outside"
     assert route_text(pack, ahead, found, 2).splitlines() == [
         first,
         second,
@@ -427,9 +422,7 @@ def test_json_has_totals_stretches_and_every_sample(pack: Pack) -> None:
     def sample(number: int, what: str, *known: object) -> dict[str, object]:
         lat, lon = places[number]
         values = dict(
-            zip(
-                ("tile", "cosine", "own_cosine", "rival_away_m", "detail_grey"), known, strict=True
-            )
+            zip(("tile", "cosine", "own_cosine", "rival_away_m", "detail_grey"), known, strict=True)
         )
         place = {"at_m": 10.0 * number, "lat": lat, "lon": lon, "what": what}
         return {**place, **values}

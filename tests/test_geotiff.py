@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-rasterio = pytest.importorskip("rasterio", reason="GeoTIFFs need rasterio (the pack extra)")
+pytest.importorskip("rasterio", reason="GeoTIFFs need rasterio (the pack extra)")
 
+import rasterio
 import rasterio.errors
 import rasterio.warp
 from pyproj import CRS

@@ -408,13 +408,15 @@ def test_legend_and_scale_stand_inside_the_sheet_and_apart(
 ) -> None:
     words = "imagery of many offices " * 9 if long_words else "x"
     name = ("p" * 120 if long_words else "p") + ".s4gpack"
-    with TemporaryDirectory() as folder:
-        with region(Path(folder), rows, columns, name=name, attribution=words) as pack:
-            if kind == "preview":
-                image = picture(draw_preview(pack, 0))
-            else:
-                image = picture(draw_ambiguity(pack, 0, told(pack, np.zeros(rows * columns))))
-            west, south, east, north = pack.frame.local_bounds(pack.bounds)
+    with (
+        TemporaryDirectory() as folder,
+        region(Path(folder), rows, columns, name=name, attribution=words) as pack,
+    ):
+        if kind == "preview":
+            image = picture(draw_preview(pack, 0))
+        else:
+            image = picture(draw_ambiguity(pack, 0, told(pack, np.zeros(rows * columns))))
+        west, south, east, north = pack.frame.local_bounds(pack.bounds)
     assert max(image.shape[:2]) <= 1000 + 2 * MARGIN_PX + BELOW_PX
     for edge in (image[:8], image[-8:], image[:, :8], image[:, -8:]):
         assert (edge == 255).all()

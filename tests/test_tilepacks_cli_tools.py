@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from s4g.core.console import run_command
 from s4g.tilepacks.cli import cli
+from s4g.tilepacks.reader import open_pack
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -57,35 +58,44 @@ def test_a_pack_that_another_signed_does_not_verify(run: Run, pack: Path, tmp_pa
     assert code == 2 and "signed by key" in err and len(err.splitlines()) == 1
 
 
-def test_a_picture_is_drawn_and_not_overwritten(run: Run, pack: Path, tmp_path: Path) -> None:
-    picture = tmp_path / "a.png"
-    assert run("preview", pack, "--out", picture) == (0, f"{picture}\n", "")
-    assert picture.read_bytes().startswith(b"\x89PNG")
-    code, _, err = run("preview", pack, "--out", picture)
-    assert code == 2
-    assert err == f"error: {picture}: already exists; pass --overwrite to replace it\n"
-    assert run("preview", pack, "--out", picture, "--level", 64, "--overwrite")[0] == 0
+def test_a_whole_pack_is_told_to_be_whole(run: Run, pack: Path) -> None:
+    with open_pack(pack) as opened:
+        tiles = sum(level.count for level in opened.levels)
+    assert run("verify", pack) == (0, f"{pack}: whole, {tiles} tiles, not signed\n", "")
+    assert json.loads(run("verify", pack, "--json")[1]) == {
+        "file": str(pack),
+        "tiles": tiles,
+        "signed_by": None,
+    }
 
 
-def test_ambiguity_tells_the_hardest_places(run: Run, pack: Path, tmp_path: Path) -> None:
-    code, out, _ = run("ambiguity", pack, "--json", "--out", tmp_path / "a.png")
-    told = json.loads(out)
-    assert code == 0 and (tmp_path / "a.png").is_file()
-    assert told["cosine"]["p5"] <= told["cosine"]["p50"] <= told["cosine"]["max"]
-    assert len(told["hardest"]) == 5
-    assert told["hardest"][0]["cosine"] == told["cosine"]["max"]
-    assert all(place["rival_away_m"] >= told["level_m"] for place in told["hardest"])
-    code, out, _ = run("ambiguity", pack, "--tiles", 5)
-    assert code == 0
-    assert out.startswith("level 48 m, 5 tiles: the most similar place elsewhere has a cosine of ")
+def test_a_damaged_pack_does_not_verify_and_is_not_signed(
+    run: Run, pack: Path, tmp_path: Path
+) -> None:
+    data = bytearray(pack.read_bytes())
+    with open_pack(pack) as opened:
+        data[data.index(bytes(opened.container.section("level1.codes")))] ^= 1
+    pack.write_bytes(data)
+    run("keygen", tmp_path / "ops")
+    for arguments in (("verify", pack), ("sign", pack, "--key", tmp_path / "ops.key")):
+        code, out, err = run(*arguments)
+        assert (code, out) == (2, "")
+        assert err.startswith(f"error: {pack}: ") and "level1.codes" in err
+        assert len(err.splitlines()) == 1
+    assert pack.read_bytes() == data
 
 
-def test_a_level_that_a_pack_lacks_is_refused(run: Run, pack: Path, tmp_path: Path) -> None:
-    code, _, err = run("preview", pack, "--out", tmp_path / "a.png", "--level", 7)
-    assert (code, err) == (2, f"error: --level 7: {pack} has 48, 64\n")
+def test_keys_are_not_overwritten(run: Run, tmp_path: Path) -> None:
+    run("keygen", tmp_path / "ops")
+    secret = (tmp_path / "ops.key").read_bytes()
+    code, _, err = run("keygen", tmp_path / "ops")
+    assert code == 2 and err.endswith("already exists; pass --overwrite to replace it\n")
+    assert (tmp_path / "ops.key").read_bytes() == secret
+    assert run("keygen", tmp_path / "ops", "--overwrite")[0] == 0
+    assert (tmp_path / "ops.key").read_bytes() != secret
 
 
-@pytest.mark.parametrize("command", ["keygen", "sign", "verify", "preview", "ambiguity"])
+@pytest.mark.parametrize("command", ["keygen", "sign", "verify"])
 def test_help_has_an_example(command: str) -> None:
     result = CliRunner().invoke(cli, [command, "--help"])
     assert result.exit_code == 0

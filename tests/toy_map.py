@@ -34,9 +34,7 @@ def spec_of(dim: int) -> EncoderSpec:
     )  # fmt: skip
 
 
-def lattice_of(
-    rows: int, columns: int, stride_px: int = 16, footprint_m: float = 64.0
-) -> Lattice:
+def lattice_of(rows: int, columns: int, stride_px: int = 16, footprint_m: float = 64.0) -> Lattice:
     """A lattice of 64-px tiles, by default of 64 m every 16 m, around the frame's origin."""
     stride_m = stride_px * footprint_m / 64
     west = -((columns - 1) * stride_m + footprint_m) / 2

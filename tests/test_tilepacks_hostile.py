@@ -163,7 +163,9 @@ def test_a_stream_that_swells_is_refused_before_it_does(content: Content, name: 
         _use(content.write(**{f"level0.{name}": BOMB}))
 
 
-@pytest.mark.parametrize("counts", [(2**32 - 1, 117), (2**32 - 1, 2**32 - 1), (10**9, 1)])
+@pytest.mark.parametrize(
+    "counts", [(2**32 - 1, 117), (2**32 - 1, 2**32 - 1), (10**9, 1), (2**21, 100)]
+)
 def test_huge_counts_are_refused_before_memory_is_taken(
     content: Content, counts: tuple[int, int]
 ) -> None:

@@ -231,9 +231,7 @@ def _tiles(
     return found
 
 
-def _seen(
-    rows: range, columns: range, what: str, seed: int, holes: float
-) -> npt.NDArray[np.bool_]:
+def _seen(rows: range, columns: range, what: str, seed: int, holes: float) -> npt.NDArray[np.bool_]:
     """Return whether there is imagery at some places, (rows * columns,)."""
     field = np.random.default_rng(zlib.crc32(f"{what} {seed} holes".encode()))
     seen = field.random((ROWS, COLUMNS)) >= holes

@@ -30,6 +30,7 @@ _SQUARE = np.dtype(
     [("order", "u1"), ("type", "<u4"), ("rings", "<u4"), ("points", "<u4"), ("xy", "<f8", (5, 2))]
 )
 _POLYGON = 3
+_UTC = 100  # as GDAL has it; without, a time lacks the Z that a GeoPackage asks for
 _RIGHT, _UP = np.array([-0.5, 0.5, 0.5, -0.5, -0.5]), np.array([-0.5, -0.5, 0.5, 0.5, -0.5])
 Columns = dict[str, npt.NDArray[Any]]
 
@@ -192,6 +193,11 @@ def _write(path: Path, layer: str, squares: npt.NDArray[np.void] | None, columns
         crs=None if squares is None else "EPSG:4326",
         append=path.exists(),
         layer_options={"GEOMETRY_NAME": _GEOMETRY},
+        gdal_tz_offsets={
+            name: np.full(len(values), _UTC, np.int32)
+            for name, values in columns.items()
+            if values.dtype.kind == "M"
+        },
     )
 
 

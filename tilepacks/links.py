@@ -12,6 +12,8 @@ from .graph import MAX_LEVEL, MAX_LINKS, Graph
 
 # Nodes, links per node (m), entry node, lists, links; then the lengths of the three streams.
 _HEAD = struct.Struct("<IIIIIIII")
+# Links take about a byte; zeros would swell a thousandfold.
+_LINKS_PER_BYTE = 32
 _FREE_LISTS = 128  # of a graph of few nodes, one of which may be high up
 
 
@@ -62,6 +64,8 @@ def decode_graph(data: bytes | memoryview, nodes: int) -> Graph:
         levels = np.frombuffer(inflate(parts[0], count), np.uint8)
         if count and int(levels.max()) > MAX_LEVEL:
             raise ValueError("has a node of an impossible level")
+        if total > _LINKS_PER_BYTE * len(data):
+            raise ValueError("has more links than its bytes can hold")
         # Twice the nodes is what graphs have; without a bound a few kB would ask for gigabytes.
         if lists > 4 * count + _FREE_LISTS:
             raise ValueError("has more lists than a graph of its nodes can have")

@@ -33,6 +33,9 @@ from .variants import MAX_VARIANTS
 
 # How far the columns of a projection may be from orthonormal: float32's rounding, not an attack.
 _ORTHONORMAL = 1e-3
+# Tiles that share a vector take next to no bytes, but memory. A region of so many that all look
+# alike is nothing to fly by.
+_FREE_TILES, _TILES_PER_VECTOR = 1 << 20, 64
 _T = TypeVar("_T")
 
 
@@ -457,6 +460,10 @@ def _check_sizes(container: Container, manifest: Manifest) -> None:
         ValueError: a section is missing or of another size; the message names it.
     """
     dims, spec = manifest.projection.dims, manifest.spec
+    tiles = sum(record.count for record in manifest.levels)
+    vectors = sum(record.vectors for record in manifest.levels)
+    if tiles > _FREE_TILES + _TILES_PER_VECTOR * vectors:
+        raise ValueError(f"it has {tiles} tiles of only {vectors} vectors")
     wanted: dict[str, int | None] = {}
     if manifest.projection.kind == "matrix":
         wanted["projection"] = 4 * dims * spec.embedding_dim

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from .quantise import Codes, Floats32
 
 _PEAK = 127
+_FINE = 2 * _PEAK  # steps of the fine row in one of the coarse row
 
 
 def pack_codes(codes: Codes) -> Any:
@@ -59,24 +60,27 @@ def scan(queries: Floats32, codes: Codes, inverse: Floats32) -> Floats32:
 
 
 def _as_integers(queries: Floats32) -> tuple[Codes, Floats32]:
-    """Return the coarse rows of all queries and then their fine ones, (2B, D), and their steps."""
-    coarse_step = np.abs(queries).max(axis=1, keepdims=True) / _PEAK
-    coarse = np.rint(queries / coarse_step)
-    fine_step = coarse_step / (2 * _PEAK)
-    fine = np.clip(np.rint((queries - coarse * coarse_step) / fine_step), -_PEAK, _PEAK)
-    rows = np.concatenate([coarse, fine]).astype(np.int8)
-    return rows, np.concatenate([coarse_step, fine_step]).astype(np.float32)[:, 0]
+    """Return the coarse rows of all queries and then their fine ones, (2B, D), and steps (B,).
+
+    A query is about (254 coarse + fine) times its step.
+    """
+    peaks = np.maximum(queries.max(axis=1), -queries.min(axis=1))[:, None]
+    scaled = queries * (_PEAK / peaks)
+    coarse = np.rint(scaled)
+    rows = np.empty((2 * len(queries), queries.shape[1]), np.int8)
+    rows[: len(queries)] = coarse
+    scaled -= coarse
+    scaled *= _FINE
+    rows[len(queries) :] = np.rint(scaled)
+    return rows, (peaks[:, 0] / (_PEAK * _FINE)).astype(np.float32)
 
 
 def _cosines(products: npt.NDArray[np.int32], steps: Floats32, inverse: Floats32) -> Floats32:
-    count = len(steps) // 2
+    count = len(steps)
     cosines = np.empty((count, len(inverse)), np.float32)
-    fine = np.empty(len(inverse), np.float32)
     for row, cosine in enumerate(cosines):
-        np.multiply(products[row], steps[row], out=cosine, casting="unsafe", dtype=np.float32)
-        np.multiply(
-            products[count + row], steps[count + row], out=fine, casting="unsafe", dtype=np.float32
-        )
-        cosine += fine
+        np.multiply(products[row], np.float32(_FINE), out=cosine, casting="unsafe")
+        cosine += products[count + row]
+        cosine *= steps[row]
         cosine *= inverse
     return cosines

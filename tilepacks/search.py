@@ -32,7 +32,8 @@ _CANDIDATES, _MIN_CANDIDATES = 4, 48
 _TWINS = 4
 # Compared at once: the cosines of a query take 256 kB, the integer products of all of them 8 MB.
 _BLOCK_VECTORS, _BLOCK_QUERIES = 65536, 16
-_GROUP = 64
+_CACHED_BYTES, _LONG = 8 << 20, 128  # where vectors are packed for the scan, and where they are not
+_GROUP, _MANY_GROUPS = 64, 8
 
 
 def least_linked(dims: int) -> int:
@@ -121,8 +122,8 @@ class LevelSearch:
             vectors = np.unique(self._rows(tiles)).astype(np.int64)
         scores = self.codes[vectors].astype(np.float32) @ query
         scores *= self.inverse[vectors]
-        best, cosines = _best(scores[None], min(k, len(scores)))
-        return vectors[best[0]], cosines[0]
+        best = _best(scores, min(k, len(scores)))
+        return vectors[best], scores[best]
 
     def _some_tiles_of(self, vectors: Ids) -> Ids:
         """Return tiles (T,) of vectors (S,): all of them, or a few of vectors that many share."""
@@ -192,7 +193,7 @@ class LevelSearch:
         ids = np.empty((len(vectors), k), np.int64)
         cosines = np.empty((len(vectors), k), np.float32)
         for row, found in enumerate(vectors):
-            lengths = counts[found]
+            lengths = np.minimum(counts[found], k)  # more of one vector are never asked for
             first = np.cumsum(lengths) - lengths
             within = np.arange(int(lengths.sum())) - np.repeat(first, lengths)
             ids[row] = order[np.repeat(starts[found], lengths) + within][:k]
@@ -201,67 +202,72 @@ class LevelSearch:
 
 
 def _pack_blocks(codes: Codes) -> tuple[Any, ...]:
-    """Return vectors (N, D) as the scan wants them, block after block."""
+    """Return vectors (N, D) as they are scanned fastest, block after block.
+
+    Packed vectors are read faster only while they stay in the processor's cache.
+    """
     starts = range(0, len(codes), _BLOCK_VECTORS)
-    return tuple(pack_codes(codes[start : start + _BLOCK_VECTORS]) for start in starts)
+    parts = (codes[start : start + _BLOCK_VECTORS] for start in starts)
+    if codes.nbytes > _CACHED_BYTES and codes.shape[1] >= _LONG:
+        return tuple(parts)
+    return tuple(pack_codes(part) for part in parts)
 
 
 def _scan_blocks(
     queries: Floats32, blocks: tuple[Any, ...], inverse: Floats32, k: int
 ) -> tuple[Ids, Floats32]:
-    """Return the best (B, k) of packed vectors for queries (B, D), and their cosines."""
-    parts = [
-        _scan_some(queries[start : start + _BLOCK_QUERIES], blocks, inverse, k)
-        for start in range(0, len(queries), _BLOCK_QUERIES)
-    ]
-    ids, cosines = zip(*parts, strict=True)
-    return np.concatenate(ids), np.concatenate(cosines)
+    """Return the best (B, k) of vectors for queries (B, D), and their cosines.
 
-
-def _scan_some(
-    queries: Floats32, blocks: tuple[Any, ...], inverse: Floats32, k: int
-) -> tuple[Ids, Floats32]:
-    ids = np.empty((len(queries), 0), np.int64)
-    cosines = np.empty((len(queries), 0), np.float32)
-    for number, packed in enumerate(blocks):
-        start = number * _BLOCK_VECTORS
-        scores = scan_packed(queries, packed, inverse[start : start + _BLOCK_VECTORS])
-        found, own = _best_of_many(scores, min(k, scores.shape[1]))
-        ids = np.concatenate([ids, found + start], axis=1)
-        cosines = np.concatenate([cosines, own], axis=1)
-    if len(blocks) == 1:
-        return ids, cosines
-    kept, cosines = _best(cosines, min(k, cosines.shape[1]))
-    return np.take_along_axis(ids, kept, axis=1), cosines
-
-
-def _best_of_many(scores: Floats32, k: int) -> tuple[Ids, Floats32]:
-    """Return what `_best` returns, faster: most of the scores are only looked at once.
-
-    The k largest scores lie in the k groups whose largest members are the largest.
+    Args:
+        queries: (B, D) float32, of length one.
+        blocks: of `_pack_blocks`, N vectors together.
+        inverse: (N,) of all of them.
+        k: at most N.
     """
-    groups = scores.shape[1] // _GROUP
-    if groups <= 2 * k:
-        return _best(scores, k)
-    grouped = groups * _GROUP
-    largest = scores[:, :grouped].reshape(len(scores), _GROUP, groups).max(axis=1)
-    chosen = np.argpartition(-largest, k - 1, axis=1)[:, :k]
-    members = (chosen[:, None, :] + groups * np.arange(_GROUP)[:, None]).reshape(len(scores), -1)
-    rest = np.broadcast_to(
-        np.arange(grouped, scores.shape[1]), (len(scores), scores.shape[1] - grouped)
-    )
-    ids = np.sort(np.concatenate([members, rest], axis=1), axis=1)
-    best, cosines = _best(np.take_along_axis(scores, ids, axis=1), k)
-    return np.take_along_axis(ids, best, axis=1), cosines
+    ids = np.empty((len(queries), k), np.int64)
+    cosines = np.empty((len(queries), k), np.float32)
+    for first in range(0, len(queries), _BLOCK_QUERIES):
+        some = queries[first : first + _BLOCK_QUERIES]
+        found: list[list[tuple[Ids, Floats32]]] = [[] for _ in some]
+        for number, block in enumerate(blocks):
+            start = number * _BLOCK_VECTORS
+            own = inverse[start : start + _BLOCK_VECTORS]
+            compare = scan if isinstance(block, np.ndarray) else scan_packed
+            for parts, scores in zip(found, compare(some, block, own), strict=True):
+                best = _best(scores, min(k, len(scores)))
+                parts.append((best + start, scores[best]))
+        for row, parts in enumerate(found, first):
+            ids[row], cosines[row] = parts[0] if len(parts) == 1 else _merge(parts, k)
+    return ids, cosines
 
 
-def _best(scores: Floats32, k: int) -> tuple[Ids, Floats32]:
-    """Return the k largest scores of each row, best first; equal scores in order of place."""
-    if k < scores.shape[1]:
-        ids = np.sort(np.argpartition(-scores, k - 1, axis=1)[:, :k], axis=1)
-    else:
-        ids = np.broadcast_to(np.arange(k), scores.shape)
-    found = np.take_along_axis(scores, ids, axis=1)
-    order = np.argsort(-found, axis=1, kind="stable")
-    best = np.take_along_axis(ids, order, axis=1).astype(np.int64)
-    return best, np.take_along_axis(found, order, axis=1)
+def _merge(parts: list[tuple[Ids, Floats32]], k: int) -> tuple[Ids, Floats32]:
+    ids = np.concatenate([own for own, _ in parts])
+    scores = np.concatenate([own for _, own in parts])
+    best = _best(scores, k)
+    return ids[best], scores[best]
+
+
+def _best(scores: Floats32, k: int) -> Ids:
+    """Return where the k largest of scores (N,) are, best first; equal ones in order of place.
+
+    Most scores are looked at once: the k largest lie in the k groups whose largest are largest.
+    """
+    groups = len(scores) // _GROUP
+    ids = None
+    if groups > _MANY_GROUPS * k:
+        grouped = groups * _GROUP
+        largest = scores[:grouped].reshape(_GROUP, groups).max(axis=0)
+        chosen = np.argpartition(largest, groups - k)[groups - k :]
+        ids = (chosen + groups * np.arange(_GROUP)[:, None]).ravel()
+        if grouped < len(scores):
+            ids = np.concatenate([ids, np.arange(grouped, len(scores))])
+        scores = scores[ids]
+    if k < len(scores):
+        kept = np.argpartition(scores, len(scores) - k)[len(scores) - k :]
+        ids = kept if ids is None else ids[kept]
+        scores = scores[kept]
+    elif ids is None:
+        ids = np.arange(len(scores))
+    order: Ids = ids[np.lexsort((ids, -scores))]
+    return order

@@ -398,6 +398,8 @@ def test_the_text_tells_the_longest_stretches_and_the_totals(pack: Pack) -> None
         "     1 shorter ones, 0.02 km in all",
         total,
     ]
+    last = route_text(pack, ahead, found, 3).splitlines()[2:]
+    assert len(last) == 2 and last[0].startswith("  3  km ")
     assert route_text(pack, ahead, [], 10) == total
 
 

@@ -171,14 +171,14 @@ def test_a_box_takes_the_tiles_that_a_build_would_pack_there(
     assume(east - west > 1e-3 and north - south > 1e-3)
     with TemporaryDirectory() as folder, open_pack(plain) as pack:
         out, box = Path(folder) / "part.s4gpack", part_of(pack.bounds, west, east, south, north)
-        whole, wanted = toy.content_of(pack), set()
+        whole, places, wanted = toy.content_of(pack), toy.places_of(pack), set()
         for number, record in enumerate(pack.manifest.levels):
             lattice = record.lattice
             rows, columns = range(lattice.rows), range(lattice.columns)
             inside = cells_inside(lattice, pack.frame, box, rows, columns).ravel()
             level = pack.levels[number]
             kept = np.flatnonzero(inside[pack.cells(number)]) + level.first
-            wanted |= {toy.places_of(pack)[tile] for tile in kept}
+            wanted |= {places[tile] for tile in kept}
         if wanted:
             extract_pack(pack, box, out)
             assert content(out) == {place: whole[place] for place in wanted}
@@ -199,7 +199,7 @@ def polygon(path: Path, frame: LocalFrame, *corners_m: tuple[float, float]) -> A
 
 def test_an_area_takes_the_tiles_whose_centres_lie_in_it(tmp_path: Path, plain: Path) -> None:
     shapely = pytest.importorskip("shapely", reason="areas need shapely (the pack extra)")
-    corners = (-150.0, -90.0), (130.0, -40.0), (-20.0, 140.0)
+    corners = (-151.0, -92.0), (133.0, -41.0), (-23.0, 147.0)
     area = polygon(tmp_path / "a.geojson", toy.FRAME, *corners)
     out = tmp_path / "part.s4gpack"
     assert extract(plain, area, out) == []
@@ -211,7 +211,7 @@ def test_an_area_takes_the_tiles_whose_centres_lie_in_it(tmp_path: Path, plain: 
     assert content(out) == {place: content(plain)[place] for place in inside}
     # The box holds the tiles whole: half of the coarsest level's around the area.
     found = toy.FRAME.local_bounds(manifest(out).bounds)
-    assert found == pytest.approx((-150 - 81.6, -90 - 81.6, 130 + 81.6, 140 + 81.6), abs=0.1)
+    assert found == pytest.approx((-151 - 81.6, -92 - 81.6, 133 + 81.6, 147 + 81.6), abs=0.1)
 
 
 def test_the_smallest_lattice_that_holds_the_tiles_is_kept(tmp_path: Path, plain: Path) -> None:
@@ -934,14 +934,14 @@ def test_extract_shows_what_it_wrote(run: Run, tmp_path: Path, plain: Path) -> N
 
 def test_extract_takes_an_area_or_a_corridor(run: Run, tmp_path: Path, plain: Path) -> None:
     pytest.importorskip("shapely", reason="areas need shapely (the pack extra)")
-    polygon(tmp_path / "a.geojson", toy.FRAME, (-200, -200), (0, -200), (0, 200), (-200, 200))
+    polygon(tmp_path / "a.geojson", toy.FRAME, (-190, -190), (9, -190), (9, 190), (-190, 190))
     line = [[float(v) for v in toy.FRAME.to_wgs84(x, 0.0)[::-1]] for x in (-100.0, 100.0)]
     route = tmp_path / "r.geojson"
     route.write_text(json.dumps({"type": "LineString", "coordinates": line}))
     out = tmp_path / "out"
     assert run("extract", plain, "--area", tmp_path / "a.geojson", "--out", out)[0] == 0
     assert content(out).keys() == {
-        place for place in content(plain) if -200 < place[1] < 0 and -200 < place[2] < 200
+        place for place in content(plain) if -190 < place[1] < 9 and -190 < place[2] < 190
     }
     code, _, _ = run(
         "extract", plain, "--route", route, "--width", "120m", "--out", out, "--overwrite"
@@ -949,23 +949,22 @@ def test_extract_takes_an_area_or_a_corridor(run: Run, tmp_path: Path, plain: Pa
     assert code == 0
     for place in content(plain):
         away = np.hypot(max(abs(place[1]) - 100, 0), place[2])
-        assert abs(away - 60) > 0.1 or abs(abs(place[2]) - 60) < 0.2
-        if abs(away - 60) > 0.5:
+        if abs(away - 60) > 0.5:  # the corridor's round ends have corners
             assert (place in content(out)) == (away < 60)
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([], "--bbox, --area and --route: give one of them (see s4g-pack extract --help)"),
+        ([], "--bbox, --area and --route: give one of them"),
         (
             ["--bbox", "1,2,3,4", "--area", "a"],
-            "--bbox, --area and --route: give one of them (see s4g-pack extract --help)",
+            "--bbox, --area and --route: give one of them",
         ),
-        (["--route", "a"], "--route and --width go together (see s4g-pack extract --help)"),
+        (["--route", "a"], "--route and --width go together"),
         (
             ["--bbox", "1,2,3,4", "--width", "5m"],
-            "--route and --width go together (see s4g-pack extract --help)",
+            "--route and --width go together",
         ),
         (
             ["--bbox", "3,2,1,4"],
@@ -979,7 +978,7 @@ def test_a_region_that_is_none_is_refused(
 ) -> None:
     code, out, err = run("extract", plain, *given, "--out", tmp_path / "out")
     assert (code, out) == (2, "")
-    assert err.endswith(f"error: {message}\n")
+    assert re.sub(r" \(see \S+ extract --help\)", "", err) == f"error: {message}\n"
     assert not names(tmp_path)
 
 
@@ -994,7 +993,6 @@ def test_merge_tells_what_was_left_out(run: Run, tmp_path: Path, plain: Path) ->
     code, text, err = run("merge", west, east, "--out", out)
     assert (code, err) == (0, notes)
     assert text == run("info", out)[1]
-    assert "trial views" in text or "not measured" in text
     code, text, err = run("merge", west, east, "--out", out)
     assert (code, text) == (2, "")
     assert err == f"error: {out}: already exists; pass --overwrite to replace it\n"

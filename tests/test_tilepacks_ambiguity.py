@@ -314,6 +314,7 @@ def test_what_is_hard_stands_out_from_what_nearly_is(tmp_path: Path) -> None:
         image = picture(draw_ambiguity(pack, 0, told(pack, margin)))
         hard, nearly = (pixel(pack, image, east, 0.0) for east in (-50.0, 50.0))
     assert is_red(hard) and not is_red(nearly)
+    assert np.abs(np.subtract(hard, nearly)).max() > 60
 
 
 def test_of_tiles_in_one_place_the_hardest_is_seen(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def grids(draw: st.DrawFn) -> Lattice:
     return Lattice(footprint_m, input_px, step_px, west, north, 1, 1)
 
 
-starts = st.integers(-300, 300)
+starts = st.integers(-60, 60)
 
 
 @st.composite

@@ -245,9 +245,20 @@ def test_more_tiles_than_a_section_can_hold_are_refused_before_memory_is_taken(
     tmp_path: Path, content: Content
 ) -> None:
     manifest = copy.deepcopy(content.manifest)
-    manifest["levels"][0]["count"] = 2**32 - 1
+    manifest["levels"][0]["count"] = 1_000_000
     path = _write(tmp_path, dataclasses.replace(content, manifest=manifest))
-    with pytest.raises(IntegrityError, match="cells is too short for 4294967295 tiles"):
+    with pytest.raises(IntegrityError, match="cells is too short for 1000000 tiles"):
+        open_pack(path)
+
+
+def test_many_tiles_of_few_vectors_are_refused(tmp_path: Path, content: Content) -> None:
+    manifest = copy.deepcopy(content.manifest)
+    fine, coarse = manifest["levels"]
+    limit = (1 << 20) + 64 * (fine["vectors"] + coarse["vectors"])
+    fine["count"] = limit + 1 - coarse["count"]
+    path = _write(tmp_path, dataclasses.replace(content, manifest=manifest))
+    vectors = fine["vectors"] + coarse["vectors"]
+    with pytest.raises(IntegrityError, match=f"it has {limit + 1} tiles of only {vectors} vectors"):
         open_pack(path)
 
 

@@ -124,7 +124,7 @@ def write_toy_pack(
     sections: dict[str, Buffer] = {} if matrix is None else {"projection": matrix.tobytes()}
     for number, footprint_m in enumerate(footprints_m):
         scale = max(1, round(footprint_m / FOOTPRINT_M))
-        own = [range(-(-r.start // scale), -(-r.stop // scale)) for r in (rows, columns)]
+        own = [_coarser(part, scale) for part in (rows, columns)]
         place = lattice_of(own[0], own[1], footprint_m)
         place = dataclasses.replace(place, west_m=place.west_m + shift_m)
         parts = [
@@ -216,6 +216,12 @@ def queries_of(count: int) -> npt.NDArray[np.float32]:
     """Return queries (count, DIM) float32 of length one."""
     found: npt.NDArray[np.float32] = toy.unit(count, DIM, seed=8)
     return found
+
+
+def _coarser(part: range, scale: int) -> range:
+    """Return rows of a coarser level that lie within those of the finest, but one at least."""
+    first = -(-part.start // scale)
+    return range(first, max(first, (part.stop + 3 - 4 * scale) // scale) + 1)
 
 
 def _tiles(

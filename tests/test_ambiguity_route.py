@@ -482,7 +482,8 @@ def test_the_route_is_drawn_in_the_colours_of_what_it_meets(pack: Pack) -> None:
         (0.0, -110.0, BLUE),
         (0.0, -145.0, ORANGE),
         (100.0, -60.0, GROUND),
-        (0.0, -60.0, GROUND),  # between two lines nothing is flown
+        (97.5, -7.0, GROUND),  # between two lines nothing is flown
+        (32.5, -69.0, GROUND),
     ):
         assert pixel(image, east, north) == pytest.approx(colour, abs=4), (east, north)
     beside = pixel(image, 40.0, 24.0 + 3 * 0.368)

@@ -324,6 +324,9 @@ def test_an_existing_file_is_replaced_only_when_told(
         f"error: {out}: already exists; pass --overwrite to replace it\n",
     )
     assert out.read_text() == "mine"
+    # Told at once, before any work.
+    missing = tmp_path / "none.s4gpack"
+    assert run(command, missing, "--out", out)[2].startswith(f"error: {out}: already exists; ")
     assert run(command, pack, "--out", out, "--overwrite")[0] == 0
     assert len(out.read_bytes()) > 100
     assert names_in(tmp_path) == {"p.s4gpack", name}

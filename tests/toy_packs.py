@@ -18,6 +18,7 @@ from s4g.core.geo import LocalFrame
 from s4g.core.images import encode_rgb
 from s4g.core.spec import EncoderSpec
 from s4g.tilepacks.format import Buffer
+from s4g.tilepacks.graph import M
 from s4g.tilepacks.level import PackedTiles, level_record, pack_level
 from s4g.tilepacks.manifest import (
     LayerRecord,
@@ -147,7 +148,7 @@ def write_toy_pack(
         )
         with TemporaryDirectory() as folder:
             made = pack_level(
-                tiles, Path(folder), len(variants), 12, graph_min_vectors, lambda steps: None
+                tiles, Path(folder), len(variants), M, graph_min_vectors, lambda steps: None
             )
         levels.append(level_record(place, {**made.values, "found": found}))
         sections |= {f"level{number}.{name}": data for name, data in made.sections.items()}
@@ -179,27 +180,26 @@ def write_toy_pack(
 
 def content_of(pack: Pack) -> dict[Any, tuple[int, bytes]]:
     """Return detail and vector of every tile by its footprint, centre, imagery and heading."""
-    found: dict[Any, tuple[int, bytes]] = {}
-    places = places_of(pack)
+    values: list[tuple[int, bytes]] = []
     for number, level in enumerate(pack.levels):
-        search, detail = pack.vectors(number), pack.detail(number)
-        for tile in range(level.count):
-            row = tile if search.vector_of_tile is None else search.vector_of_tile[tile]
-            place = places[level.first + tile]
-            assert place not in found
-            found[place] = int(detail[tile]), search.codes[row].tobytes()
+        search = pack.vectors(number)
+        rows = range(level.count) if search.vector_of_tile is None else search.vector_of_tile
+        vectors = [vector.tobytes() for vector in search.codes]
+        values += zip(pack.detail(number).tolist(), [vectors[row] for row in rows], strict=True)
+    places = places_of(pack)
+    found = dict(zip(places, values, strict=True))
+    assert len(found) == len(places)
     return found
 
 
 def places_of(pack: Pack) -> list[Any]:
     """Return footprint, centre in metres, imagery and heading of every tile."""
     found: list[Any] = []
+    east, north = (np.round(side, 2).tolist() for side in (pack.east_m, pack.north_m))
+    kinds = [(pack.manifest.layers[v.layer], v.heading_deg) for v in pack.manifest.variants]
     for number, level in enumerate(pack.levels):
-        for tile, variant in enumerate(pack.variants(number)):
-            at, what = level.first + tile, pack.manifest.variants[variant]
-            east, north = round(float(pack.east_m[at]), 2), round(float(pack.north_m[at]), 2)
-            layer = pack.manifest.layers[what.layer]
-            found.append((level.footprint_m, east, north, layer, what.heading_deg))
+        for tile, variant in enumerate(pack.variants(number).tolist(), level.first):
+            found.append((level.footprint_m, east[tile], north[tile], *kinds[variant]))
     return found
 
 

@@ -259,7 +259,8 @@ def _clip(pack: Pack, region: BBox | Area, footprint_m: float) -> tuple[BBox, li
             f"{_name(region)}: has nothing in common with {pack.path}, which covers "
             f"{pack.bounds}; choose a region inside it"
         )
-    if inner.intersection(pack.bounds) == inner:
+    # What the six decimals of a box do not show is not worth a word.
+    if str(inner.intersection(pack.bounds)) == str(inner):
         return common, []
     return common, [f"{_name(region)} reaches beyond {pack.path}: clipped to {common}"]
 

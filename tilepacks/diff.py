@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from ..core.errors import InputError
 from ..core.files import sha256_bytes
 from .grid import offset, union
 from .held import ROWS, HeldLevel, level_numbers, number_items, read_level
+from .manifest import LayerRecord
 from .options import Progress, silent
 from .quantise import Floats32, dequantise
 from .reader import Pack
@@ -202,9 +203,12 @@ def _compare_level(a: Pack, b: Pack, in_a: int, in_b: int, progress: Progress) -
         raise InputError(
             f"{a.path}, {b.path}: lie too far apart to be compared ({error})"
         ) from None
-    # Of imagery with another name or date the first, the second, … are compared.
+    layers = _same_layers(a.manifest.layers, b.manifest.layers)
     known: list[tuple[Variant, int]] = []
-    numbers = [number_items(known, pack.manifest.variants) for pack in (a, b)]
+    numbers = [
+        number_items(known, a.manifest.variants),
+        number_items(known, [Variant(layers[v.layer], v.heading_deg) for v in b.manifest.variants]),
+    ]
     places = one.places(lattice, numbers[0]), other.places(lattice, numbers[1])
     _, mine, theirs = np.intersect1d(*places, assume_unique=True, return_indices=True)
     with progress(f"level {lattice.footprint_m:g} m: comparing", len(mine)) as advance:
@@ -223,6 +227,18 @@ def _compare_level(a: Pack, b: Pack, in_a: int, in_b: int, progress: Progress) -
         },
         most_changed=_most_changed(a, one, tiles, cosine),
     )
+
+
+def _same_layers(a: Sequence[LayerRecord], b: Sequence[LayerRecord]) -> list[int]:
+    """Return the numbers of those of `a` that layers of `b` are compared with, or numbers above.
+
+    Equal ones meet; what is left has another name or date: its first, second, … are compared.
+    """
+    known: list[tuple[LayerRecord, int]] = []
+    number_items(known, a)
+    found = number_items(known, b)
+    left = iter(sorted(set(range(len(a) + len(b))) - {n for n in found if n < len(a)}))
+    return [number if number < len(a) else next(left) for number in found]
 
 
 def _compare_vectors(

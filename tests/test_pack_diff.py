@@ -87,7 +87,6 @@ def assert_counted(found: LevelDiff, a: Content, b: Content) -> None:
     cosines = [place.cosine for place in found.most_changed]
     assert cosines == pytest.approx(list(wanted.most_changed), abs=1e-4)
     assert cosines == sorted(cosines)
-    places = set()
     changes: dict[Any, list[float]] = {}
     for at in a.keys() & b.keys():
         if at[0] == wanted.level_m and a[at][1] != b[at][1]:

@@ -195,7 +195,7 @@ def test_many_tiles_lie_in_leaf_directories_that_the_official_reader_follows() -
 
 def test_leaves_grow_until_the_root_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pmtiles_write, "_LEAF_ENTRIES", 1)
-    tiles = scattered(8_000)
+    tiles = scattered(12_000)
     data, _ = archive(tiles)
     header = Reader(MemorySource(data)).header()
     assert header["root_offset"] + header["root_length"] <= FIRST_REQUEST

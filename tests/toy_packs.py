@@ -133,6 +133,8 @@ def write_toy_pack(
             for v in variants
         ]
         seen = [_seen(own[0], own[1], f"{layers[v.layer]}", seed, holes) for v in variants]
+        if not np.any(seen):
+            seen[0][0] = True  # no level is empty
         cells = np.concatenate([np.flatnonzero(mask) for mask in seen]).astype(np.uint32)
         kinds = np.concatenate([np.full(mask.sum(), i) for i, mask in enumerate(seen)])
         vectors = np.concatenate([part[mask] for part, mask in zip(parts, seen, strict=True)])

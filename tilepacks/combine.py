@@ -50,7 +50,7 @@ class CombineOptions:
     Attributes:
         links: wanted per node of the search graph.
         graph_min_vectors: levels with fewer distinct vectors are scanned, not linked; None: as
-            many as a scan is about as fast for.
+            many as a scan is fast enough for.
         progress: how to show progress.
         overwrite: replace an existing pack.
     """

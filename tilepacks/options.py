@@ -29,7 +29,7 @@ class BuildOptions:
         imagery_quality: of the WebP tiles of a pyramid of its imagery, 1 to 100; None: none.
         links: wanted per node of the search graph.
         graph_min_vectors: levels with fewer distinct vectors are scanned, not linked; None: as
-            many as a scan is about as fast for.
+            many as a scan is fast enough for.
         workers: threads that read imagery; no part of the result.
     """
 

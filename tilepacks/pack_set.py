@@ -16,6 +16,7 @@ from typing import Any
 
 from .. import __version__
 from ..core.errors import InputError
+from ..core.files import atomic_file
 from ..core.geo import BBox, LocalFrame
 from ..core.spec import EncoderSpec
 from .entries import MAX_METRES, Entries
@@ -187,6 +188,10 @@ def write_index(folder: Path, names: Sequence[str]) -> None:
     Args:
         folder: where they lie.
         names: their files, at least one.
+
+    Raises:
+        IntegrityError: one of them is damaged.
+        S4GError: the disk is full.
     """
     rows: list[SetPack] = []
     levels: dict[float, SetLevel] = {}
@@ -217,7 +222,7 @@ def write_index(folder: Path, names: Sequence[str]) -> None:
         "levels": [asdict(levels[footprint]) for footprint in sorted(levels)],
     }
     section = json.dumps([asdict(row) for row in rows], separators=(",", ":")).encode("ascii")
-    with (folder / INDEX).open("wb") as file:
+    with atomic_file(folder / INDEX, overwrite=True) as temporary, temporary.open("wb") as file:
         for part in encode_container(manifest, {"packs": section}):
             file.write(part)
 

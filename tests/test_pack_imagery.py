@@ -259,7 +259,7 @@ def test_the_finest_level_decides_and_the_imagery_where_it_is_coarser() -> None:
 
 
 def test_blocks_hold_every_wanted_tile_once_along_the_curve() -> None:
-    found = plan_imagery(plan_of(HERE, 9000, 5000, 2.0), 2.0)
+    found = plan_imagery(plan_of(HERE, 9000, 5000, 1.0), 1.0)
     assert found.block_side == 16
     seen = np.zeros_like(found.wanted, np.int64)
     numbers = []
@@ -330,3 +330,769 @@ def test_too_many_tiles_are_refused_before_memory_is_taken() -> None:
         f"{1 << 25}; split the region or pack it without imagery"
     )
     assert peak < 1_000_000
+
+
+# Tiles as they are made.
+
+
+def ground(hole: bool = False, gsd_m: float = 0.4) -> ArrayGround:
+    """400 x 320 m around `HERE`, soft in all colours; with a round hole off its middle."""
+    height, width = round(320 / gsd_m), round(400 / gsd_m)
+    coarse = np.random.default_rng(3).integers(60, 200, (14, 14, 3)).astype(np.float32)
+    image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    valid = np.ones((height, width), np.bool_)
+    if hole:
+        rows, columns = np.indices(valid.shape)
+        valid &= np.hypot(columns - 0.6 * width, rows - 0.4 * height) * gsd_m > 40
+    rgb = np.clip(image, 1, 255).astype(np.uint8)
+    rgb[~valid] = 0
+    found = ArrayGround(rgb, valid, HERE, -200.0, 160.0, gsd_m, "scene", CREDIT)
+    return found
+
+
+class Counted:
+    """A source that counts what is read of it, and may fail at a reading."""
+
+    def __init__(self, inner: GroundSource, fails_at: int = -1) -> None:
+        self.name, self.attribution = inner.name, inner.attribution
+        self.bounds, self.gsd_m = inner.bounds, inner.gsd_m
+        self.reads, self._inner, self._fails_at = 0, inner, fails_at
+
+    def read(self, frame: LocalFrame, window: GroundWindow) -> GroundImage:
+        self.reads += 1
+        if self.reads - 1 == self._fails_at:
+            raise Killed
+        return self._inner.read(frame, window)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+class Killed(BaseException):
+    """What no code of ours catches."""
+
+
+def make(
+    source: GroundSource,
+    folder: Path,
+    plan: Plan | None = None,
+    workers: int = 1,
+    advance: Callable[[int], None] = lambda steps: None,
+) -> tuple[ImageryRecord, bytes]:
+    plan = plan or plan_of(HERE, 400, 320, 0.4)
+    folder.mkdir(exist_ok=True)
+    imagery = plan_imagery(plan, source.gsd_m)
+    record, archive = make_imagery(source, plan, imagery, WorkFolder(folder), 75, workers, advance)
+    return record, bytes(archive)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of 2 x 2 tiles, so that a small region has several."""
+    monkeypatch.setattr(imagery_plan, "_BLOCK_ZOOMS", 1)
+
+
+def test_holes_are_transparent_and_imagery_beside_them_keeps_its_colours(tmp_path: Path) -> None:
+    plan, source = plan_of(HERE, 400, 320, 0.4), ground(hole=True)
+    found = tiles_of(make(source, tmp_path, plan)[1])
+    x0, y0, x1, y1 = tile_range(plan.region, 18)
+    truth = read_tiles(ground(), HERE, 18, range(x0, x1), range(y0, y1))
+    valid = read_tiles(source, HERE, 18, range(x0, x1), range(y0, y1)).valid
+    edge = cv2.dilate(valid.astype(np.uint8), np.ones((5, 5))) != cv2.erode(
+        valid.astype(np.uint8), np.ones((5, 5))
+    )
+    some_edge = 0
+    for (zoom, x, y), data in found.items():
+        if zoom != 18:
+            continue
+        at = np.s_[(y - y0) * 256 :, (x - x0) * 256 :]
+        own = valid[at][:256, :256]
+        tile = decoded(data)
+        # Sheets of other sizes are cut at scales that differ by 1e-6: a pixel at most is moved.
+        differs = (tile[..., 3] > 127) != own
+        assert not (differs & ~edge[at][:256, :256]).any() and differs.mean() < 0.002
+        assert set(np.unique(tile[..., 3])) <= {0, 255}
+        beside = own & ~differs & edge[at][:256, :256]
+        beside &= truth.valid[at][:256, :256]
+        if beside.any():
+            some_edge += 1
+            wrong = np.abs(tile[..., :3].astype(float) - truth.rgb[at][:256, :256])[beside]
+            assert wrong.mean() < 8, "black bleeds in from the hole"
+    assert some_edge > 2
+
+
+def test_places_without_imagery_have_no_tile(tmp_path: Path) -> None:
+    source = ground()
+    source.valid[:, :600] = False
+    source.rgb[~source.valid] = 0
+    plan = plan_of(HERE, 400, 320, 0.4)
+    record, archive = make(source, tmp_path, plan)
+    x0, y0, x1, y1 = tile_range(plan.region, 18)
+    columns = {x for zoom, x, _ in tiles_of(archive) if zoom == 18}
+    assert columns == set(range(min(columns), x1)) and min(columns) > x0 + 1
+    assert record.tiles == len(tiles_of(archive))
+
+
+def test_a_hole_is_a_hole_again_when_it_is_read(tmp_path: Path, built: Built) -> None:
+    source = ground(hole=True)
+    plan = plan_of(HERE, 400, 320, 0.4)
+    record, archive = make(source, tmp_path, plan)
+    path = pack_with(built.path, tmp_path / "p.s4gpack", plan.region, record, archive)
+    window = GroundWindow(-180.0, 140.0, 0.4, 900, 700)
+    with open_pack(path) as pack, closing(imagery_of(pack)) as imagery:
+        seen, wanted = imagery.read(HERE, window), source.read(HERE, window)
+        assert 0.002 < (~wanted.valid).mean()
+        assert (seen.valid != wanted.valid).mean() < 0.002
+        assert (seen.rgb[~seen.valid] == 0).all()
+        coarse = imagery.read(HERE, GroundWindow(-180.0, 140.0, 1.6, 225, 175))
+        wanted = source.read(HERE, GroundWindow(-180.0, 140.0, 1.6, 225, 175))
+        assert (coarse.valid != wanted.valid).mean() < 0.01
+        both = coarse.valid & wanted.valid
+        assert np.abs(coarse.rgb.astype(float) - wanted.rgb)[both].mean() < 3
+
+
+def test_no_imagery_at_all_is_refused(tmp_path: Path) -> None:
+    source = ground()
+    source.valid[:] = False
+    plan = plan_of(HERE, 400, 320, 0.4)
+    with pytest.raises(InputError) as error:
+        make(source, tmp_path, plan)
+    assert str(error.value) == f"scene: has no imagery in the region {plan.region}"
+
+
+def mean_of_four(tiles: Tiles, zoom: int, x: int, y: int) -> bytes | None:
+    """The tile above four, pixel by pixel in floats, encoded."""
+    sheet = np.zeros((512, 512, 4))
+    for i in range(4):
+        data = tiles.get((zoom + 1, 2 * x + i % 2, 2 * y + i // 2))
+        if data is not None:
+            top, left = 256 * (i // 2), 256 * (i % 2)
+            tile = decoded(data).astype(float)
+            tile[..., 3] = tile[..., 3] >= 128
+            sheet[top : top + 256, left : left + 256] = tile
+    four = sheet.reshape(256, 2, 256, 2, 4).transpose(0, 2, 1, 3, 4).reshape(256, 256, 4, 4)
+    weight = four[..., 3].sum(axis=2)
+    total = (four[..., :3] * four[..., 3:]).sum(axis=2)
+    rgb = np.floor(total / np.maximum(weight, 1)[..., None] + 0.5).astype(np.uint8)
+    return encode_tile(rgb, weight >= 2, 75)
+
+
+@pytest.mark.parametrize("hole", [False, True])
+@pytest.mark.usefixtures("small_blocks")
+def test_lower_zooms_follow_from_the_four_tiles_below(tmp_path: Path, hole: bool) -> None:
+    record, archive = make(ground(hole), tmp_path)
+    found = tiles_of(archive)
+    assert record.max_zoom - record.min_zoom >= 2, "zooms above the blocks too"
+    lower = {zxy for zxy in found if zxy[0] < record.max_zoom}
+    assert lower == {(zoom - 1, x // 2, y // 2) for zoom, x, y in found if zoom > record.min_zoom}
+    for zxy in lower:
+        assert found[zxy] == mean_of_four(found, *zxy), zxy
+
+
+def test_a_pixel_is_seen_where_two_of_four_are() -> None:
+    rng = np.random.default_rng(0)
+    valid = rng.random((256, 256)) < 0.4
+    rgb = np.full((256, 256, 3), 200, np.uint8) * valid[..., None].astype(np.uint8)
+    child = encode_tile(rgb, valid, 100)
+    parent = parent_tile([child, None, None, None], "a", 100)
+    assert parent is not None
+    tile = decoded(parent)
+    seen = valid.reshape(128, 2, 128, 2).sum(axis=(1, 3)) >= 2
+    assert (tile[:128, :128, 3] == 255).tolist() == seen.tolist()
+    assert not tile[128:].any(axis=-1)[..., None][tile[128:, :, 3:] > 0].any()
+    assert np.abs(tile[:128, :128, :3][seen].astype(int) - 200).max() < 25, "holes darken nothing"
+    assert parent_tile([None] * 4, "a", 100) is None
+
+
+def test_a_damaged_tile_below_is_named() -> None:
+    with pytest.raises(IntegrityError) as error:
+        parent_tile([b"nothing", None, None, None], "p: a tile under 3/1/2", 75)
+    assert str(error.value).startswith("p: a tile under 3/1/2 is no PNG, JPEG or WebP")
+
+
+def test_a_tile_without_holes_has_no_alpha() -> None:
+    rgb = np.full((256, 256, 3), 90, np.uint8)
+    whole = encode_tile(rgb, np.ones((256, 256), np.bool_), 75)
+    assert whole is not None and cv2.imdecode(np.frombuffer(whole, np.uint8), -1).shape[2] == 3
+    assert encode_tile(rgb, np.zeros((256, 256), np.bool_), 75) is None
+
+
+# Kills: what is done stays, and the bytes are the same.
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_resumed_after_a_kill_at_any_block_the_bytes_are_the_same(tmp_path: Path) -> None:
+    source = Counted(ground(hole=True))
+    steps: list[int] = []
+    wanted = make(source, tmp_path / "whole", advance=steps.append)
+    reads = source.reads
+    assert len(steps) > 4 and sum(steps) == plan_imagery(plan_of(HERE, 400, 320, 0.4), 0.4).count
+    assert reads >= len(steps)
+    for block in range(len(steps)):
+        done: list[int] = []
+
+        def kill(count: int, done: list[int] = done, at: int = block) -> None:
+            done.append(count)
+            if len(done) > at:
+                raise Killed
+
+        folder = tmp_path / f"after{block}"
+        first, second = Counted(ground(hole=True)), Counted(ground(hole=True))
+        with pytest.raises(Killed):
+            make(first, folder, advance=kill)
+        assert make(second, folder) == wanted
+        assert first.reads + second.reads == reads, "no block is read twice"
+    for reading in range(reads):
+        folder = tmp_path / f"during{reading}"
+        with pytest.raises(Killed):
+            make(Counted(ground(hole=True), fails_at=reading), folder)
+        assert make(ground(hole=True), folder) == wanted
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_what_a_kill_left_half_written_is_made_anew(tmp_path: Path) -> None:
+    wanted = make(ground(), tmp_path)
+    entries = sorted((tmp_path / "imagery").iterdir())
+    assert [entry.name for entry in entries][-1] == "top" and len(entries) > 4
+    for entry in entries:
+        data = entry.read_bytes()
+        entry.write_bytes(data[: len(data) // 2])
+        assert make(ground(), tmp_path) == wanted
+        assert entry.read_bytes() == data
+        middle = len(data) // 2
+        entry.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
+        assert make(ground(), tmp_path) == wanted
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_threads_are_no_part_of_the_result(tmp_path: Path) -> None:
+    assert make(ground(), tmp_path / "1") == make(ground(), tmp_path / "3", workers=3)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_an_entry_that_is_damaged_meanwhile_is_told(tmp_path: Path) -> None:
+    first = tmp_path / "imagery" / "000000"
+
+    def damage(count: int) -> None:
+        first.write_bytes(first.read_bytes()[:-9])
+
+    with pytest.raises(S4GError) as error:
+        make(ground(), tmp_path, advance=damage)
+    assert str(error.value) == (
+        f"{first}: was damaged since it was written; run the same command again, which makes it "
+        "anew"
+    )
+
+
+# Packs with other imagery: hashes right, the rest in question.
+
+
+def pack_with(
+    base: Path, path: Path, region: BBox, record: ImageryRecord | None, archive: bytes | None
+) -> Path:
+    """Write a pack of a region with some imagery, and everything else of another pack."""
+    with open_pack(base) as pack:
+        names = [name for name in pack.container.names if name != "imagery"]
+        sections = {name: bytes(pack.container.section(name)) for name in names}
+        manifest = dataclasses.replace(pack.manifest, bounds=region, imagery=record)
+    if archive is not None:
+        sections["imagery"] = archive
+    write_pack(path, manifest, sections, overwrite=True)
+    return path
+
+
+def changed(base: Path, path: Path, change: Callable[[dict[str, Any]], None], data: bytes) -> Path:
+    """Write a pack with another manifest and another section; nothing is checked, hashes are right."""
+    with closing(open_container(base)) as container:
+        manifest = copy.deepcopy(container.manifest)
+        sections = {name: bytes(container.section(name)) for name in container.names}
+    change(manifest)
+    path.write_bytes(b"".join(encode_container(manifest, {**sections, "imagery": data})))
+    return path
+
+
+def use(path: Path) -> None:
+    """Do with the imagery of a pack all that anybody does; it must hold or be refused in one line."""
+    tracemalloc.start()
+    try:
+        with open_pack(path) as pack:
+            pack.verify()
+    except InputError as error:
+        check_message(path, error)
+        raise
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < LIMIT_BYTES
+
+
+def use_unverified(path: Path) -> None:
+    """Read and cut it as nobody should, without looking at all of it first."""
+    tracemalloc.start()
+    try:
+        with open_pack(path) as pack:
+            imagery = pack.imagery()
+            if imagery is not None:
+                with closing(imagery):
+                    for gsd_m in (0.5, 2.0):
+                        imagery.read(pack.frame, GroundWindow(-60.0, 60.0, gsd_m, 100, 100))
+                cut_imagery(pack, pack.bounds, path.with_suffix(".cut"))
+    except InputError as error:
+        check_message(path, error)
+        raise
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < LIMIT_BYTES
+
+
+def check_message(path: Path, error: InputError) -> None:
+    assert str(error).startswith(f"{path}: ")
+    assert len(str(error).splitlines()) == 1 and str(error).isprintable()
+
+
+def same(manifest: dict[str, Any]) -> None:
+    """Change nothing."""
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(IntegrityError) as error:
+        use(path)
+    begin = f"{path}: damaged or altered: "
+    assert str(error.value).startswith(begin) and str(error.value).endswith(REMEDY)
+    return str(error.value)[len(begin) : -len(REMEDY)]
+
+
+def test_the_section_is_verified_before_it_is_used(built: Built, tmp_path: Path) -> None:
+    data = bytearray(built.path.read_bytes())
+    archive = section(built.path)
+    at = bytes(data).index(archive)
+    for offset in (9, 200, len(archive) - 3):
+        altered = bytearray(data)
+        altered[at + offset] ^= 1
+        path = tmp_path / "p.s4gpack"
+        path.write_bytes(altered)
+        with open_pack(path) as pack:
+            queries = np.ones((1, pack.spec.embedding_dim), np.float32)
+            assert pack.search(queries, 0, 1)[0].shape == (1, 1), "what is not altered serves"
+            for call in (pack.imagery, pack.verify, pack.imagery):
+                with pytest.raises(IntegrityError) as error:
+                    call()
+                assert str(error.value) == (
+                    f"{path}: damaged or altered: section imagery does not match its SHA-256"
+                    + REMEDY
+                )
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (
+            lambda m: m["imagery"].update(min_zoom=15),
+            "section imagery has other zooms or tiles than its manifest says",
+        ),
+        (
+            lambda m: m["imagery"].update(max_zoom=19),
+            "section imagery has other zooms or tiles than its manifest says",
+        ),
+        (
+            lambda m: m["imagery"].update(tiles=m["imagery"]["tiles"] + 1),
+            "section imagery has other zooms or tiles than its manifest says",
+        ),
+        (
+            lambda m: m["bounds"].update(west=m["bounds"]["west"] - 1e-5),
+            "section imagery has other bounds than its manifest says",
+        ),
+        (
+            lambda m: m["imagery"].update(quality=0),
+            "its manifest entry imagery.quality is out of range",
+        ),
+        (
+            lambda m: m["imagery"].update(min_zoom=19),
+            "its manifest entry imagery.max_zoom is out of range",
+        ),
+        (
+            lambda m: m["imagery"].update(max_zoom=31),
+            "its manifest entry imagery.max_zoom is out of range",
+        ),
+        (
+            lambda m: m["imagery"].update(tiles=(1 << 26) + 1),
+            "its manifest entry imagery.tiles is out of range",
+        ),
+        (
+            lambda m: m["imagery"].update(gsd_m=0),
+            "its manifest entry imagery.gsd_m is 0, out of range",
+        ),
+        (
+            lambda m: m.pop("imagery"),
+            "its manifest entry imagery is missing or of a wrong type",
+        ),
+        (
+            lambda m: m.update(imagery=[]),
+            "its manifest entry imagery is missing or of a wrong type",
+        ),
+    ],
+)
+def test_record_and_section_must_fit(
+    built: Built, tmp_path: Path, change: Callable[[dict[str, Any]], None], reason: str
+) -> None:
+    path = changed(built.path, tmp_path / "p.s4gpack", change, section(built.path))
+    assert refusal(path) == reason
+    with pytest.raises(IntegrityError, match=reason), open_pack(path) as pack:
+        pack.imagery()
+
+
+def test_a_missing_section_is_found_when_the_pack_is_opened(built: Built, tmp_path: Path) -> None:
+    with closing(open_container(built.path)) as container:
+        names = [name for name in container.names if name != "imagery"]
+        sections = {name: bytes(container.section(name)) for name in names}
+        data = b"".join(encode_container(container.manifest, sections))
+    path = tmp_path / "p.s4gpack"
+    path.write_bytes(data)
+    assert refusal(path) == "section imagery is missing"
+
+
+def test_a_section_that_the_manifest_does_not_name_is_passed_over(
+    built: Built, tmp_path: Path
+) -> None:
+    path = tmp_path / "p.s4gpack"
+    changed(built.path, path, lambda m: m.update(imagery=None), b"anything")
+    use(path)
+    with open_pack(path) as pack:
+        assert pack.imagery() is None
+
+
+def with_header(archive: bytes, **fields: Any) -> bytes:
+    header: Any = deserialize_header(archive)
+    return bytes(official_header({**header, **fields})) + archive[127:]
+
+
+def header_of(archive: bytes) -> dict[str, Any]:
+    found: Any = deserialize_header(archive)
+    return dict(found)
+
+
+@pytest.mark.parametrize(
+    ("alter", "reason"),
+    [
+        (lambda a: a[:100], "section imagery has 100 bytes, the header alone 127"),
+        (lambda a: b"", "section imagery has 0 bytes, the header alone 127"),
+        (lambda a: b"pmtiles" + a[7:], "section imagery is no PMTiles archive of version 3"),
+        (lambda a: a[:7] + b"\x04" + a[8:], "section imagery is no PMTiles archive of version 3"),
+        (
+            lambda a: a[:96] + b"\x00" + a[97:],
+            "section imagery holds no WebP tiles along the Hilbert curve",
+        ),
+        (
+            lambda a: a[:98] + b"\x02" + a[99:],
+            "section imagery holds no WebP tiles along the Hilbert curve",
+        ),
+        (
+            lambda a: a[:99] + b"\x02" + a[100:],
+            "section imagery holds no WebP tiles along the Hilbert curve",
+        ),
+        (
+            lambda a: with_header(a, root_offset=128),
+            "section imagery has parts that do not follow each other",
+        ),
+        (
+            lambda a: with_header(a, tile_data_length=header_of(a)["tile_data_length"] - 1),
+            None,
+        ),
+        (lambda a: a + b"\x00", None),
+        (
+            lambda a: with_header(a, tile_entries_count=1),
+            "section imagery has more tiles than its header says",
+        ),
+        (
+            lambda a: with_header(a, tile_entries_count=header_of(a)["tile_entries_count"] + 1),
+            "section imagery has other numbers of tiles than its header says",
+        ),
+        (
+            lambda a: with_header(a, tile_contents_count=header_of(a)["tile_contents_count"] + 1),
+            "section imagery has other numbers of tiles than its header says",
+        ),
+    ],
+)
+def test_an_archive_whose_header_is_wrong_is_refused(
+    built: Built, tmp_path: Path, alter: Callable[[bytes], bytes], reason: str | None
+) -> None:
+    archive = section(built.path)
+    altered = alter(archive)
+    path = changed(built.path, tmp_path / "p.s4gpack", same, altered)
+    size = len(archive) - (1 if len(altered) == len(archive) else 0)
+    assert refusal(path) == (
+        reason or f"section imagery has {len(altered)} bytes, its header says {size}"
+    )
+
+
+Rows = list[list[int]]  # number, run, offset, length
+
+
+def rows_of(archive: bytes) -> Rows:
+    header = header_of(archive)
+    root = deserialize_directory(archive[127 : 127 + header["root_length"]])
+    return [[e.tile_id, e.run_length, e.offset, e.length] for e in root]
+
+
+def directory_of(rows: Rows) -> bytes:
+    return bytes(serialize_directory([Entry(n, at, size, run) for n, run, at, size in rows]))
+
+
+def with_root(archive: bytes, root: bytes, leaves: bytes = b"", **fields: Any) -> bytes:
+    """Replace an archive's directories; the parts follow each other as they should."""
+    header = header_of(archive)
+    metadata = archive[header["metadata_offset"] :][: header["metadata_length"]]
+    data = fields.pop("data", archive[header["tile_data_offset"] :])
+    at = {"root": root, "metadata": metadata, "leaf_directory": leaves, "tile_data": data}
+    offset = 127
+    for name, part in at.items():
+        fields |= {f"{name}_offset": offset, f"{name}_length": len(part)}
+        offset += len(part)
+    return with_header(archive, **fields)[:127] + root + metadata + leaves + data
+
+
+def test_an_archive_with_leaf_directories_is_read(built: Built, tmp_path: Path) -> None:
+    archive = section(built.path)
+    rows = rows_of(archive)
+    assert len(rows) > 8
+    leaves = [directory_of(rows[:5]), directory_of(rows[5:])]
+    root = directory_of([[rows[0][0], 0, 0, len(leaves[0])],
+                         [rows[5][0], 0, len(leaves[0]), len(leaves[1])]])  # fmt: skip
+    path = changed(
+        built.path, tmp_path / "p.s4gpack", same, with_root(archive, root, b"".join(leaves))
+    )
+    use(path)
+    use_unverified(path)
+
+
+def hostile_leaves(how: str) -> Callable[[bytes], bytes]:
+    def alter(archive: bytes) -> bytes:
+        rows = rows_of(archive)
+        leaves = [directory_of(rows[:5]), directory_of(rows[5:])]
+        places = [[rows[0][0], 0, 0, len(leaves[0])],
+                  [rows[5][0], 0, len(leaves[0]), len(leaves[1])]]  # fmt: skip
+        data = b"".join(leaves)
+        if how == "gap":
+            data = leaves[0] + b"\x00" + leaves[1]
+            places[1][2] += 1
+        elif how == "rest":
+            data += b"\x00"
+        elif how == "mixed":
+            places[0][1] = 1
+        elif how == "number":
+            places[1][0] -= 1
+        elif how == "deep":
+            deep = directory_of([[rows[5][0], 0, 0, len(leaves[0])]])
+            data, places[1][3] = leaves[0] + deep, len(deep)
+        elif how == "unused":
+            return with_root(archive, directory_of(rows), data)
+        elif how == "empty":
+            empty = directory_of([])
+            data, places[1][3] = leaves[0] + empty, len(empty)
+        return with_root(archive, directory_of(places), data)
+
+    return alter
+
+
+def altered_rows(change: Callable[[Rows], object]) -> Callable[[bytes], bytes]:
+    def alter(archive: bytes) -> bytes:
+        rows = rows_of(archive)
+        change(rows)
+        return with_root(archive, directory_of(rows))
+
+    return alter
+
+
+def entry(number: int, column: int, value: int) -> Callable[[bytes], bytes]:
+    def change(rows: Rows) -> None:
+        rows[number][column] += value
+
+    return altered_rows(change)
+
+
+FOLLOW = "section imagery has leaf directories that do not follow each other"
+NOWHERE = "section imagery has a tile where none can be"
+
+
+@pytest.mark.parametrize(
+    ("alter", "reason"),
+    [
+        (hostile_leaves("gap"), FOLLOW),
+        (hostile_leaves("rest"), FOLLOW),
+        (hostile_leaves("mixed"), FOLLOW),
+        (
+            hostile_leaves("number"),
+            "section imagery has a leaf directory that is not as the root says",
+        ),
+        (
+            hostile_leaves("deep"),
+            "section imagery has a leaf directory that is not as the root says",
+        ),
+        (hostile_leaves("unused"), "section imagery has leaf directories that nothing leads to"),
+        (hostile_leaves("empty"), "section imagery has an empty directory"),
+        (lambda a: with_root(a, directory_of([])), "section imagery has an empty directory"),
+        (
+            lambda a: with_root(a, b"nothing"),
+            "section imagery: Error -3 while decompressing data: incorrect header check",
+        ),
+        (
+            lambda a: with_root(a, gzip.compress(bytes(100 << 20))),
+            "section imagery: not one gzip member of 4194304 bytes at most",
+        ),
+        (altered_rows(lambda rows: rows.pop(0)), None),
+        (entry(0, 0, -1), "section imagery has tiles that do not ascend"),
+        (entry(-1, 0, 1 << 40), "section imagery has tiles of other zooms than its manifest says"),
+        (entry(0, 1, 1 << 30), "section imagery has more tiles than its header says"),
+        (entry(1, 1, 1), "section imagery has more tiles than its header says"),
+        (entry(3, 2, 1), NOWHERE),
+        (entry(-1, 3, 1), NOWHERE),
+        (entry(-1, 3, -1), "section imagery has other numbers of tiles than its header says"),
+        (entry(-1, 2, 1 << 50), NOWHERE),
+    ],
+)
+def test_directories_that_cannot_be_are_refused(
+    built: Built, tmp_path: Path, alter: Callable[[bytes], bytes], reason: str | None
+) -> None:
+    path = changed(built.path, tmp_path / "p.s4gpack", same, alter(section(built.path)))
+    found = refusal(path)
+    if reason is not None:
+        assert found == reason
+
+
+def test_a_run_over_other_tiles_is_refused(built: Built, tmp_path: Path) -> None:
+    archive = section(built.path)
+    rows = rows_of(archive)
+    at = next(i for i in range(1, len(rows)) if rows[i][0] == rows[i - 1][0] + 1)
+    rows[at - 1][1] += 1
+    altered = with_root(
+        archive, directory_of(rows), addressed_tiles_count=sum(row[1] for row in rows)
+    )
+
+    def more(manifest: dict[str, Any]) -> None:
+        manifest["imagery"]["tiles"] += 1
+
+    path = changed(built.path, tmp_path / "p.s4gpack", more, altered)
+    assert refusal(path) == "section imagery has tiles that do not ascend"
+
+
+def replaced(archive: bytes, picture: bytes) -> bytes:
+    """The archive with another picture as its last tile."""
+    rows = rows_of(archive)
+    data = archive[header_of(archive)["tile_data_offset"] :][: rows[-1][2]] + picture
+    rows[-1][3] = len(picture)
+    return with_root(archive, directory_of(rows), data=data)
+
+
+def picture(suffix: str, side_px: int = 256) -> bytes:
+    return cv2.imencode(suffix, np.full((side_px, side_px, 3), 90, np.uint8))[1].tobytes()
+
+
+@pytest.mark.parametrize(
+    "tile",
+    [
+        picture(".webp", 512),
+        picture(".png"),
+        picture(".webp")[:-1],
+        b"RIFF" + bytes(40),
+        b"x",
+        picture(".webp", 8000),
+    ],
+    ids=["large", "png", "torn", "empty", "short", "huge"],
+)
+def test_a_tile_that_is_no_webp_of_256_px_is_found_by_verify(
+    built: Built, tmp_path: Path, tile: bytes
+) -> None:
+    archive = replaced(section(built.path), tile)
+    number = rows_of(archive)[-1][0]
+    path = changed(built.path, tmp_path / "p.s4gpack", same, archive)
+    assert refusal(path).startswith(
+        f"section imagery: tile number {number} is no WebP of 256 px"
+        if len(tile) >= 30
+        else NOWHERE
+    )
+    with pytest.raises(IntegrityError):
+        use_unverified(path)
+
+
+def test_many_tiles_of_few_pictures_are_refused_before_memory_is_taken(
+    built: Built, tmp_path: Path
+) -> None:
+    """A run of a zoom's 67 million tiles takes some bytes in the file."""
+    archive, run = section(built.path), 1 << 26
+    rows = [[(run - 1) // 3, run, 0, rows_of(archive)[0][3]]]
+    hostile = with_root(
+        archive,
+        directory_of(rows),
+        data=archive[header_of(archive)["tile_data_offset"] :][: rows[0][3]],
+        addressed_tiles_count=run,
+        tile_entries_count=1,
+        tile_contents_count=1,
+        min_zoom=13,
+        max_zoom=13,
+    )
+
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["imagery"] |= {"tiles": run, "min_zoom": 13, "max_zoom": 13}
+
+    path = changed(built.path, tmp_path / "p.s4gpack", change, hostile)
+    assert refusal(path) == f"section imagery has {run} tiles of only 1 pictures"
+    with pytest.raises(IntegrityError, match="tiles of only 1 pictures"):
+        use_unverified(path)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_archive_is_refused_or_survived(
+    built: Built, tmp_path: Path, data: st.DataObject
+) -> None:
+    archive = section(built.path)
+    how = data.draw(st.sampled_from(["bytes", "header", "rows", "root", "cut"]))
+    if how in ("bytes", "header"):
+        altered = bytearray(archive)
+        end = 126 if how == "header" else len(archive) - 1
+        for _ in range(data.draw(st.integers(1, 4))):
+            altered[data.draw(st.integers(0, end))] = data.draw(st.integers(0, 255))
+        archive = bytes(altered)
+    elif how == "rows":
+        rows = rows_of(archive)
+        values = st.one_of(st.integers(0, 5), st.sampled_from([1 << 20, 1 << 31, 1 << 40, 1 << 61]))
+        for _ in range(data.draw(st.integers(1, 3))):
+            row = data.draw(st.sampled_from(rows))
+            row[data.draw(st.integers(0, 3))] = data.draw(values)
+        rows.sort()
+        archive = with_root(archive, directory_of(rows))
+    elif how == "root":
+        archive = with_root(archive, gzip.compress(data.draw(st.binary(max_size=60))))
+    else:
+        archive = archive[: data.draw(st.integers(0, len(archive) - 1))]
+    path = changed(built.path, tmp_path / "p.s4gpack", same, archive)
+    for run in (use, use_unverified):
+        try:
+            run(path)
+        except IntegrityError:
+            continue
+
+
+VALUES = st.one_of(
+    st.integers(-3, 40),
+    st.sampled_from([2**31, 2**63, 10**400, None, True, [], {}, "15", 0.5, -1e300]),
+)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_record_is_refused_or_survived(
+    built: Built, tmp_path: Path, data: st.DataObject
+) -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        keys = st.sampled_from(sorted(manifest["imagery"]))
+        for _ in range(data.draw(st.integers(1, 2))):
+            manifest["imagery"][data.draw(keys)] = data.draw(VALUES)
+
+    path = changed(built.path, tmp_path / "p.s4gpack", change, section(built.path))
+    for run in (use, use_unverified):
+        try:
+            run(path)
+        except IntegrityError:
+            continue

@@ -132,8 +132,9 @@ def test_a_union_of_several_grids_is_refused() -> None:
 
 def test_a_union_of_more_cells_than_numbers_is_refused() -> None:
     lattice = Lattice(80.0, 64, 16, 0.0, 0.0, 1, 1)
-    most = cut(lattice, range(65536), range(65535))
-    assert union([lattice, cut(lattice, range(65535, 65536), range(65534, 65535))]) == most
+    most = cut(lattice, range(65535), range(65537))
+    assert most.count == MAX_CELLS
+    assert union([lattice, cut(lattice, range(65534, 65535), range(65536, 65537))]) == most
     with pytest.raises(ValueError) as error:
         union([lattice, cut(lattice, range(65535, 65536), range(65535, 65536))])
     assert str(error.value) == f"65536 x 65536 cells, at most {MAX_CELLS}"

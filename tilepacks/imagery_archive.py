@@ -37,7 +37,9 @@ from ..core.tile_pyramid import PyramidGround
 from .manifest import ImageryRecord
 
 _SECTION = "section imagery"
-_HEAD_BYTES = 30  # of a WebP file: as much as tells its size
+_HEAD_BYTES = 30  # of a WebP file: as much as tells its size; none is shorter
+# Tiles that share a picture take next to no bytes, but memory: as with vectors (reader.py).
+_FREE_TILES, _TILES_PER_PICTURE = 1 << 20, 64
 _E7 = 1e7
 
 
@@ -109,7 +111,7 @@ def check_archive(view: memoryview, record: ImageryRecord, bounds: BBox) -> None
     for entries in checked_entries(parts, record):
         columns = (entries.ids, entries.offsets, entries.lengths)
         for number, offset, length in zip(*(v.tolist() for v in columns), strict=True):
-            head = bytes(parts.data[offset : offset + min(length, _HEAD_BYTES)])
+            head = bytes(parts.data[offset : offset + _HEAD_BYTES])
             whole = 8 + int.from_bytes(head[4:8], "little") <= length <= MAX_TILE_BYTES
             if not (head[:4] == b"RIFF" and whole and picture_size(head) == (TILE_SIZE_PX,) * 2):
                 raise ValueError(
@@ -135,6 +137,8 @@ def archive_parts(view: memoryview, record: ImageryRecord, bounds: BBox) -> Part
         raise ValueError(f"{_SECTION} holds no WebP tiles along the Hilbert curve")
     if zooms != (record.min_zoom, record.max_zoom) or tiles != record.tiles:
         raise ValueError(f"{_SECTION} has other zooms or tiles than its manifest says")
+    if tiles > _FREE_TILES + _TILES_PER_PICTURE * contents:
+        raise ValueError(f"{_SECTION} has {tiles} tiles of only {contents} pictures")
     sides = bounds.west, bounds.south, bounds.east, bounds.north
     if corners != tuple(round(side * _E7) for side in sides):
         raise ValueError(f"{_SECTION} has other bounds than its manifest says")
@@ -171,7 +175,8 @@ def checked_entries(parts: Parts, record: ImageryRecord) -> Iterator[Entries]:
         filled = np.maximum.accumulate(np.concatenate([[end], ends]))
         before, end = filled[:-1], int(filled[-1])
         new = found.offsets == before
-        if not (new | (ends <= before)).all() or end > len(parts.data):
+        placed = (new | (ends <= before)) & (found.lengths >= _HEAD_BYTES)
+        if not placed.all() or end > len(parts.data):
             raise ValueError(f"{_SECTION} has a tile where none can be")
         contents += int(new.sum())
         yield found

@@ -27,7 +27,8 @@ _MAX_DIRECTORY_BYTES = 4 << 20
 _MAX_METADATA_BYTES = 16 << 20
 _MAX_DEPTH = 4  # root and leaves, as the package has it
 _MAX_VARINT_BYTES = 10
-_CACHED_DIRECTORIES = 32
+# In memory an entry takes some 200 bytes, and a directory of 4 MiB may have a million of them.
+_CACHED_DIRECTORIES, _CACHED_ENTRIES = 32, 1 << 19
 _RASTER = ("PNG", "JPEG", "WEBP")
 _VECTOR = ("MVT", "MLT")
 
@@ -198,8 +199,11 @@ class PmtilesReader:
         entries: list[Any] = _pmtiles().deserialize_directory(packed)
         with self._lock:
             self._directories[key] = entries
-            if len(self._directories) > _CACHED_DIRECTORIES:
-                self._directories.popitem(last=False)
+            cached = sum(len(kept) for kept in self._directories.values())
+            while len(self._directories) > 1 and (
+                cached > _CACHED_ENTRIES or len(self._directories) > _CACHED_DIRECTORIES
+            ):
+                cached -= len(self._directories.popitem(last=False)[1])
         return entries
 
     def _check_varints(self, data: bytes, offset: int) -> None:

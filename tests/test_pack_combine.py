@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 import runpy
 import shutil
@@ -28,16 +29,19 @@ from s4g.core.geo import BBox, LocalFrame
 from s4g.core.sources import open_ground
 from s4g.tilepacks.area import Area, read_area
 from s4g.tilepacks.build import build_pack
+from s4g.tilepacks.build_set import build_set
 from s4g.tilepacks.cli import cli
 from s4g.tilepacks.combine import (
     CombineOptions,
     NoTileError,
+    extract_from_set,
     extract_pack,
     merge_packs,
 )
 from s4g.tilepacks.format import open_container
 from s4g.tilepacks.manifest import LayerRecord
 from s4g.tilepacks.options import BuildOptions
+from s4g.tilepacks.pack_set import open_set
 from s4g.tilepacks.plan import plan_pack
 from s4g.tilepacks.reader import open_pack
 from s4g.tilepacks.signature import make_keys, sign_pack
@@ -162,14 +166,24 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@settings(max_examples=60)
-@given(st.lists(st.floats(-0.1, 1.1), min_size=4, max_size=4))
+@pytest.fixture(scope="module")
+def turned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pack in the far north and east of its frame, whose tiles are not parallel to a box."""
+    path: Path = tmp_path_factory.mktemp("turned") / "turned.s4gpack"
+    frame, where = LocalFrame(75.0, 8.0), (range(9), range(4000, 4009))
+    bounds = frame.wgs84_bounds(*toy.extent_of(*where))
+    toy.write_toy_pack(path, *where, frame=frame, bounds=bounds, holes=0.0)
+    return path
+
+
+@settings(max_examples=100)
+@given(st.lists(st.floats(-0.1, 1.1), min_size=4, max_size=4), st.booleans())
 def test_a_box_takes_the_tiles_that_a_build_would_pack_there(
-    plain: Path, sides: list[float]
+    plain: Path, turned: Path, sides: list[float], upright: bool
 ) -> None:
     (west, east), (south, north) = sorted(sides[:2]), sorted(sides[2:])
     assume(east - west > 1e-3 and north - south > 1e-3)
-    with TemporaryDirectory() as folder, open_pack(plain) as pack:
+    with TemporaryDirectory() as folder, open_pack(plain if upright else turned) as pack:
         out, box = Path(folder) / "part.s4gpack", part_of(pack.bounds, west, east, south, north)
         whole, places, wanted = toy.content_of(pack), toy.places_of(pack), set()
         for number, record in enumerate(pack.manifest.levels):
@@ -756,7 +770,7 @@ def test_a_picture_that_is_kept_whole_keeps_its_bytes(tmp_path: Path) -> None:
         assert bytes(one.section("overview")) == bytes(other.section("overview"))
 
 
-@pytest.mark.parametrize("gsd_m", [4.0, 3.0])
+@pytest.mark.parametrize("gsd_m", [4.0, 3.0, 8.0])
 def test_pictures_are_joined_where_they_lie(tmp_path: Path, gsd_m: float) -> None:
     """The second pack lies 300 m east and 100 m south of the first, and its pixels are others."""
     size = round(240 / gsd_m), round(240 / gsd_m)
@@ -770,13 +784,14 @@ def test_pictures_are_joined_where_they_lie(tmp_path: Path, gsd_m: float) -> Non
     merge(tmp_path / "out", a, b)
     record = manifest(tmp_path / "out").overview
     assert (record.west_m, record.north_m) == (toy.WEST_M, toy.NORTH_M)
-    assert record.gsd_m == 4.0
-    assert (record.width_px, record.height_px) == (135, 85)
+    assert record.gsd_m == max(4.0, gsd_m)
+    assert record.width_px == math.ceil(540 / record.gsd_m)
+    assert record.height_px == math.ceil(340 / record.gsd_m)
     left, top, side = (v * gsd_m for v in square)
     wanted = toy.WEST_M + 300 + left + side / 2, toy.NORTH_M - 100 - top - side / 2
     east_m, north_m, area = red_share(tmp_path / "out")
-    assert (east_m, north_m) == pytest.approx(wanted, abs=0.8)
-    assert area == pytest.approx(side**2, rel=0.1)
+    assert (east_m, north_m) == pytest.approx(wanted, abs=0.2 * record.gsd_m)
+    assert area == pytest.approx(side**2, rel=0.15)
     lat, lon = toy.FRAME.to_wgs84(*wanted)
     assert np.abs(seen_at(tmp_path / "out", lat, lon) - RED).max() < 30
     # Between them there is nothing, and in the first one its own ground.
@@ -951,6 +966,102 @@ def test_extract_takes_an_area_or_a_corridor(run: Run, tmp_path: Path, plain: Pa
         away = np.hypot(max(abs(place[1]) - 100, 0), place[2])
         if abs(away - 60) > 0.5:  # the corridor's round ends have corners
             assert (place in content(out)) == (away < 60)
+
+
+@pytest.fixture(scope="module")
+def folder(toy_source: Path, toy_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set of four packs of two levels."""
+    path = tmp_path_factory.mktemp("set") / "toy.s4gpacks"
+    with (
+        closing(load_engine(toy_encoder, threads=1)) as engine,
+        closing(open_ground(str(toy_source))) as ground,
+    ):
+        plan = plan_pack(ground, engine.spec, None, (64.0, 128.0))
+        build_set([ground], engine, plan, 130.0, path, BuildOptions(dims=8))
+    return path
+
+
+def test_extract_takes_the_part_of_a_set(run: Run, tmp_path: Path, folder: Path) -> None:
+    out = tmp_path / "part"
+    with open_set(folder) as packs:
+        box, tiles = packs.bounds, packs.tiles
+    code, text, err = run("extract", folder, "--bbox", box, "--out", out, "--json")
+    told = json.loads(text)
+    assert (code, err, told["from"]) == (0, "", str(folder))
+    assert sum(level["tiles"] for level in told["levels"]) == tiles == len(content(out))
+    code, text, err = run("extract", folder, "--bbox", "3,4,5,6", "--out", tmp_path / "no")
+    assert (code, text) == (2, "")
+    assert err == (
+        f"error: --bbox 3,4,5,6: has nothing in common with {folder}, which covers {box}; choose a "
+        "region inside it\n"
+    )
+    assert names(tmp_path) == ["part"]
+
+
+def test_a_pack_of_a_set_in_which_only_a_fine_level_has_tiles_is_not_left_out(
+    tmp_path: Path, folder: Path
+) -> None:
+    whole = tmp_path / "whole"
+    with open_set(folder) as packs:
+        extract_from_set(packs, packs.bounds, whole)
+        for share in (0.45, 0.55, 0.6, 0.65, 0.7):
+            box, part, again = part_of(packs.bounds, 0.0, share), tmp_path / "p", tmp_path / "q"
+            for levels in ((64.0, 128.0), None):
+                given = CombineOptions(overwrite=True)
+                extract_from_set(packs, box, part, levels, given)
+                with open_pack(whole) as pack:
+                    extract_pack(pack, box, again, levels, given)
+                assert content(part) == content(again)
+
+
+def test_a_level_that_a_set_lacks_is_refused(tmp_path: Path, folder: Path) -> None:
+    with open_set(folder) as packs, pytest.raises(InputError) as error:
+        extract_from_set(packs, packs.bounds, tmp_path / "out", (64.0, 40.0))
+    assert str(error.value) == f"{folder}: has no level of 40 m; choose of 64, 128"
+    assert not names(tmp_path)
+
+
+def test_packs_of_a_set_that_lack_a_level_do_not_hinder_the_others(
+    tmp_path: Path, toy_source: Path, toy_encoder: Path
+) -> None:
+    """Centres of large tiles lie in the middle of the region alone."""
+    folder, out = tmp_path / "toy.s4gpacks", tmp_path / "out"
+    with (
+        closing(load_engine(toy_encoder, threads=1)) as engine,
+        closing(open_ground(str(toy_source))) as ground,
+    ):
+        plan = plan_pack(ground, engine.spec, None, (64.0, 190.0))
+        build_set([ground], engine, plan, 90.0, folder, BuildOptions(dims=8, overview=False))
+    with open_set(folder) as packs:
+        held = []
+        for place in packs.packs:
+            with packs.open(place) as pack:
+                held.append([level.footprint_m for level in pack.levels])
+        assert [64.0] in held and [64.0, 190.0] in held
+        extract_from_set(packs, packs.bounds, out, (190.0,))
+        assert len(content(out)) == packs.levels[1].tiles
+
+
+def test_a_level_of_a_set_that_has_no_tile_in_the_region_is_refused(
+    tmp_path: Path, folder: Path
+) -> None:
+    with open_set(folder) as packs:
+        box = part_of(packs.bounds, 0.3, 0.6)  # some 96 m wide
+        with pytest.raises(InputError) as error:
+            extract_from_set(packs, box, tmp_path / "out", (128.0, 64.0))
+        assert str(error.value) == (
+            f"--bbox {box}: holds no tile of level 128 of {folder}, which covers {packs.bounds}; "
+            "choose a larger region"
+        )
+        assert not names(tmp_path)
+        notes = extract_from_set(packs, box, tmp_path / "out")
+        assert notes == [f"level 128: left out, it has no tile in --bbox {box}"]
+        assert [level.lattice.footprint_m for level in manifest(tmp_path / "out").levels] == [64.0]
+        wide = part_of(packs.bounds, -0.5, 0.9)
+        given = CombineOptions(overwrite=True)
+        assert extract_from_set(packs, wide, tmp_path / "out", None, given) == [
+            f"--bbox {wide} reaches beyond {folder}: clipped to {manifest(tmp_path / 'out').bounds}"
+        ]
 
 
 @pytest.mark.parametrize(

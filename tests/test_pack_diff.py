@@ -142,7 +142,8 @@ def test_tiles_are_counted_as_place_by_place(
         found = compare(*paths)
         named = [own[:count] for own, count in zip(layers, counts, strict=True)]
         held = [content(paths[0]), named_as(named[1], named[0], content(paths[1]))]
-        assert [level.level_m for level in found.levels] == [80.0, 160.0]
+        if not found.identical:
+            assert [level.level_m for level in found.levels] == [80.0, 160.0]
         for level in found.levels:
             assert_counted(level, *held)
         assert found.different == (held[0] != held[1] or bool(found.differences))

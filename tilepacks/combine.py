@@ -96,6 +96,18 @@ def extract_pack(
         S4GError: the disk is full or hnswlib failed.
     """
     _check_out(out, [pack], options.overwrite)
+    return _extract(pack, region, out, levels_m, options, whole=levels_m is not None)
+
+
+def _extract(
+    pack: Pack,
+    region: BBox | Area,
+    out: Path,
+    levels_m: Sequence[float] | None,
+    options: CombineOptions,
+    whole: bool,
+) -> list[str]:
+    """See `extract_pack`; `whole`: refuse a region in which a level has no tile."""
     numbers = level_numbers(pack, levels_m)
     bounds, notes = _clip(pack, region, max(numbers))
     parts: dict[float, HeldLevel] = {}
@@ -105,13 +117,10 @@ def extract_pack(
         if len(kept):
             parts[footprint_m] = part_of(held, kept)
         else:
-            notes.append(f"level {footprint_m:g}: left out, it has no tile in {_name(region)}")
+            notes.append(_left_out(region, footprint_m))
     missing = [footprint_m for footprint_m in numbers if footprint_m not in parts]
-    if missing and (levels_m is not None or not parts):
-        raise NoTileError(
-            f"{_name(region)}: holds no tile of level {missing[0]:g} of {pack.path}, which covers "
-            f"{pack.bounds}; choose a larger region"
-        )
+    if missing and (whole or not parts):
+        raise _no_tile(region, f"level {missing[0]:g} of {pack.path}", pack.bounds)
     levels = []
     with _scratch(out) as folder:
         for footprint_m, part in parts.items():
@@ -142,20 +151,30 @@ def extract_from_set(
     unlinked = dataclasses.replace(options, graph_min_vectors=sys.maxsize, progress=silent)
     box = region.bounds if isinstance(region, Area) else region
     parts: list[Path] = []
+    known = [level.footprint_m for level in packs.levels]
+    for wanted in set(levels_m or ()) - set(known):
+        held = ", ".join(f"{footprint_m:g}" for footprint_m in known)
+        raise InputError(f"{packs.path}: has no level of {wanted:g} m; choose of {held}")
+    _, notes = _clip(packs, region, max(known))
     with _scratch(out) as folder, contextlib.ExitStack() as stack:
         for number, place in enumerate(packs.meeting(box)):
             part = folder / f"{number:05d}.s4gpack"
             # A pack of the set that only touches the region may have no tile in it.
             with packs.open(place) as pack, contextlib.suppress(NoTileError):
-                extract_pack(pack, region, part, levels_m, unlinked)
-                parts.append(part)
+                own = [level.footprint_m for level in pack.levels]
+                if chosen := [m for m in own if levels_m is None or m in levels_m]:
+                    _extract(pack, region, part, chosen, unlinked, whole=False)
+                    parts.append(part)
         if not parts:
-            raise InputError(
-                f"{_name(region)}: holds no tile of {packs.path}, which covers {packs.bounds}; "
-                "choose a larger region"
-            )
+            raise _no_tile(region, str(packs.path), packs.bounds)
         opened = [stack.enter_context(open_pack(part)) for part in parts]
-        return _join(opened, out, options)[1]
+        found = {level.footprint_m for pack in opened for level in pack.levels}
+        for footprint_m in [m for m in known if m not in found]:
+            if levels_m is None:
+                notes.append(_left_out(region, footprint_m))
+            elif footprint_m in levels_m:
+                raise _no_tile(region, f"level {footprint_m:g} of {packs.path}", packs.bounds)
+        return notes + _join(opened, out, options)[1]
 
 
 def merge_packs(
@@ -244,7 +263,17 @@ def _name(region: BBox | Area) -> str:
     return region.name if isinstance(region, Area) else f"--bbox {region}"
 
 
-def _clip(pack: Pack, region: BBox | Area, footprint_m: float) -> tuple[BBox, list[str]]:
+def _no_tile(region: BBox | Area, what: str, bounds: BBox) -> NoTileError:
+    return NoTileError(
+        f"{_name(region)}: holds no tile of {what}, which covers {bounds}; choose a larger region"
+    )
+
+
+def _left_out(region: BBox | Area, footprint_m: float) -> str:
+    return f"level {footprint_m:g}: left out, it has no tile in {_name(region)}"
+
+
+def _clip(pack: Pack | PackSet, region: BBox | Area, footprint_m: float) -> tuple[BBox, list[str]]:
     """Return the box around a region's tiles within the pack, and a note where that is less."""
     inner, wanted = (region.bounds, region.bounds) if isinstance(region, Area) else (region, region)
     if isinstance(region, Area):

@@ -136,6 +136,43 @@ def atomic_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
         shutil.rmtree(retired, ignore_errors=True)
 
 
+def replace_folder(made: Path, path: Path, overwrite: bool = False) -> None:
+    """Give a finished folder its name; a folder that had it is removed afterwards.
+
+    Killed at any moment, the old folder or the new one has the name, or the new one is where it
+    was and the same call can be repeated.
+
+    Args:
+        made: the folder, on the same file system.
+        path: its name to be.
+        overwrite: replace a folder of that name.
+
+    Raises:
+        InputError: `path` exists (see `check_output`), or replacing it would remove the working
+            folder or the user's home.
+        S4GError: the folder cannot be written.
+    """
+    check_output(path, overwrite)
+    _check_replaceable(path)
+    retired = path.with_name(f".{path.name}.old")
+    try:
+        if path.exists():
+            shutil.rmtree(retired, ignore_errors=True)
+            path.replace(retired)
+        try:
+            made.replace(path)
+        except OSError:
+            if retired.exists():
+                retired.replace(path)
+            raise
+        _fsync_folder(path.parent)
+    except OSError as error:
+        raise S4GError(
+            f"{path}: cannot write ({error.strerror or error}); what was made lies in {made}"
+        ) from error
+    shutil.rmtree(retired, ignore_errors=True)
+
+
 def _check_replaceable(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise InputError(f"{path}: is a file, expected a folder; choose another place")

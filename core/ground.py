@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path, field
 from typing import Protocol
 
 import cv2
@@ -64,6 +65,12 @@ def notes_of(source: GroundSource) -> tuple[str, ...]:
     """Return what the user should know of choices that a source made, such as a stretch."""
     notes: tuple[str, ...] = getattr(source, "notes", ())
     return notes
+
+
+def files_of(source: GroundSource) -> tuple[Path, ...]:
+    """Return the files that a source is read from, as far as it knows."""
+    files: tuple[Path, ...] = getattr(source, "files", ())
+    return files
 
 
 @dataclass

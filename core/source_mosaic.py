@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from .errors import InputError
 from .geo import BBox, LocalFrame
-from .ground import GroundImage, GroundSource, GroundWindow
+from .ground import GroundImage, GroundSource, GroundWindow, files_of
 from .raster_files import RasterFiles
 from .source_raster import RasterGround, stretch_notes
 from .stretch import common_stretch
@@ -111,6 +111,12 @@ class MosaicGround:
             boxes = np.array([frame.local_bounds(source.bounds) for source in self.sources])
             index = self._index = (frame, boxes)
         return index[1]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that it is read from, as far as they lie on this machine."""
+        found = (file for source in self.sources for file in files_of(source))
+        return tuple(dict.fromkeys(found))
 
     def close(self) -> None:
         """Close all files."""

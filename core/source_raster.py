@@ -229,6 +229,12 @@ class RasterGround:
             return np.asarray(warped.read(warped.count) > 0)
         return np.asarray(warped.read_masks(self._bands).any(axis=0))
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that it is read from: those behind a VRT too, none of an address."""
+        with self._files.borrow(self._path) as dataset:
+            return tuple(Path(name) for name in dataset.files if Path(name).is_file())
+
     def close(self) -> None:
         """Close the file."""
         self._files.close(self._path)

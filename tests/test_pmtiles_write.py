@@ -193,14 +193,19 @@ def test_many_tiles_lie_in_leaf_directories_that_the_official_reader_follows() -
     assert {entry.run_length for entry in root} == {0}
 
 
-def test_leaves_grow_until_the_root_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pmtiles_write, "_LEAF_ENTRIES", 1)
-    tiles = scattered(12_000)
+def test_leaves_are_doubled_until_the_root_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pmtiles_write._ROOT_BYTES + 127 == FIRST_REQUEST
+    monkeypatch.setattr(pmtiles_write, "_ROOT_BYTES", 200)
+    monkeypatch.setattr(pmtiles_write, "_LEAF_ENTRIES", 3)
+    tiles = scattered(900)
     data, _ = archive(tiles)
     header = Reader(MemorySource(data)).header()
-    assert header["root_offset"] + header["root_length"] <= FIRST_REQUEST
+    assert header["root_length"] <= 200
     root = deserialize_directory(data[127 : 127 + header["root_length"]])
-    assert 1 < len(root) <= -(-header["tile_entries_count"] // 2)
+    leaves = data[header["leaf_directory_offset"] :]
+    sizes = [len(deserialize_directory(leaves[e.offset :][: e.length])) for e in root]
+    assert sizes[0] in (24, 48) and set(sizes[:-1]) == {sizes[0]}
+    assert sum(sizes) == header["tile_entries_count"]
     assert dict(all_tiles(MemorySource(data))) == tiles
 
 
@@ -330,6 +335,7 @@ LIMIT = f"not one gzip member of {MAX_DIRECTORY_BYTES} bytes at most"
         (directory(1, 1, 1, 9, 0), "a directory's first entry follows none"),
         (directory(2, 1, 0, 1, 1, 9, 9, 1, 0), "a directory's tiles do not ascend"),
     ],
+    ids=map(str, range(14)),
 )  # fmt: skip
 def test_a_directory_that_cannot_be_is_refused(data: bytes, message: str) -> None:
     with pytest.raises(ValueError) as error:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..core.engine import Engine
+from ..core.errors import InputError
 from ..core.ground import GroundSource
 from .blocks import BlockEmbedder, LocalEmbedder
 from .dims import check_dims
@@ -55,6 +56,8 @@ def build_pack(
         S4GError: a source is damaged, the disk is full, or the encoder or hnswlib failed.
     """
     check_dims(options.dims, engine.spec)
+    if out.is_dir():
+        raise InputError(f"{out}: is a folder; name a file for the pack")
     variants = make_variants(len(layers), options.headings)
     if embedder is None:
         embedder = LocalEmbedder(

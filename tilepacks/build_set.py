@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 
 from ..core.engine import Engine
-from ..core.errors import InputError
-from ..core.files import atomic_folder, check_output
+from ..core.errors import InputError, S4GError
+from ..core.files import check_output, replace_folder
 from ..core.ground import GroundSource
 from .blocks import BlockEmbedder, BlockTask, LocalEmbedder
 from .dims import Gallery, check_dims
 from .fingerprint import fingerprint
 from .job import Job, Measured, keep_projection, measure, read_projection
 from .options import BuildOptions, Progress, silent
-from .pack_set import SUFFIX, write_index
+from .pack_set import SUFFIX, is_set, write_index
 from .plan import Plan
 from .projection import Projection, add_moments
 from .shards import Shard, cut_plan
@@ -47,8 +47,8 @@ def build_set(
     restart: bool = False,
     projection: Projection | None = None,
     embedder: BlockEmbedder | None = None,
-) -> None:
-    """Build a set of packs, or go on with one that was begun.
+) -> list[str]:
+    """Build a set of packs, or go on with one that was begun; return what the user should know.
 
     Args:
         layers: imagery of the region, one or several dates; the first one decides the plan.
@@ -71,6 +71,10 @@ def build_set(
     if out.suffix != SUFFIX:
         raise InputError(f"{out}: a set of packs is a folder; name it {out.stem}{SUFFIX}")
     check_output(out, overwrite)
+    if out.exists() and not is_set(out):
+        raise InputError(
+            f"{out}: is no set of packs and is not replaced by one; choose another --out"
+        )
     check_dims(options.dims, engine.spec)
     shards = cut_plan(plan, shard_m)
     variants = make_variants(len(layers), options.headings)
@@ -93,28 +97,49 @@ def build_set(
                 number,
             )
             for number, shard in enumerate(shards)
-            if not _is_done(work, shard)
+            if not _is_done(work, packs, shard)
         }
         made = read_projection(work)
         if made is None:
+            if len(jobs) < len(shards):
+                raise S4GError(
+                    f"{work.path}: the projection was damaged since some packs were made with it; "
+                    "pass --restart to begin anew"
+                )
             made = _choose(jobs, engine, options, embedder, progress, projection)
             keep_projection(work, made)
         _build(work, packs, shards, jobs, made[0], embedder, progress)
-        names = sorted(path.name for path in packs.glob("*.s4gpack"))
+        names = [file for shard in shards if (file := _file_of(work, shard)) is not None]
         if not names:
             work.remove()
             raise InputError(
                 f"{layers[0].name}: none of {len(shards)} packs has a tile with "
                 f"{options.min_valid:.0%} imagery; lower --min-valid or choose another region"
             )
-        write_index(packs, names)
-        with atomic_folder(out, overwrite) as temporary:
-            packs.replace(temporary)
+        for left in packs.iterdir():  # by a build that was killed while it wrote
+            if left.name not in names:
+                left.unlink()
+        has = write_index(packs, names)
+        replace_folder(packs, out, overwrite)
         work.remove()
+    return [
+        f"level {lattice.footprint_m:g}: left out, no tile has {options.min_valid:.0%} imagery"
+        for lattice in plan.lattices
+        if lattice.footprint_m not in has
+    ]
 
 
-def _is_done(work: WorkFolder, shard: Shard) -> bool:
-    return work.read(f"done-{shard.name}") is not None
+def _file_of(work: WorkFolder, shard: Shard) -> str | None:
+    """Return the file of a shard that is done, or None where it has no tile."""
+    done = work.read(f"done-{shard.name}")
+    return f"{shard.name}.s4gpack" if done is not None and done.manifest["levels"] else None
+
+
+def _is_done(work: WorkFolder, packs: Path, shard: Shard) -> bool:
+    if work.read(f"done-{shard.name}") is None:
+        return False
+    file = _file_of(work, shard)
+    return file is None or (packs / file).is_file()
 
 
 def _choose(

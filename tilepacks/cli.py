@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -220,6 +221,7 @@ def build(
     from .plan import plan_pack
     from .ray_blocks import RayEmbedder, Recipe
     from .reader import open_pack
+    from .shards import cut_plan
     from .variants import make_variants
 
     if out is not None and not dry_run:
@@ -272,6 +274,7 @@ def build(
                 tiles_per_second(encoding),
                 covered_km2(layers[0], plan) if looks else None,
                 plan_imagery(plan, layers[0].gsd_m).count if imagery else 0,
+                None if shard_m is None else len(cut_plan(plan, shard_m)),
             )
             click.echo(json.dumps(told, indent=2) if as_json else plan_text(told))
             return
@@ -286,10 +289,15 @@ def build(
         )
         embedder = None
         if engine == "ray":
+            if any("{" in name for name in (source, *also)):
+                raise InputError(
+                    "--engine ray: several machines would ask the tile server at once, and none "
+                    "would keep --rate; build without it"
+                )
             recipe = Recipe(
                 opening.open,
-                (source, *also),
-                encoder,
+                tuple(_anywhere(name) for name in (source, *also)),
+                None if encoder is None else encoder.resolve(),
                 encoding.spec.model_id,
                 device,
                 threads,
@@ -304,7 +312,7 @@ def build(
                 layers, encoding, plan, out, options, progress, overwrite, restart, given, embedder
             )
         else:
-            build_set(
+            for note in build_set(
                 layers,
                 encoding,
                 plan,
@@ -316,7 +324,8 @@ def build(
                 restart,
                 given,
                 embedder,
-            )
+            ):
+                say(f"note: {note}")
     _show_pack(out, as_json)
 
 
@@ -363,6 +372,14 @@ def _levels(text: str) -> tuple[float, ...]:
 
     meaning = "footprints in metres, for example 80,160"
     return check_levels(parse_numbers(text, text.count(",") + 1, "--levels", meaning), "--levels")
+
+
+def _anywhere(source: str) -> str:
+    """Return a source as processes of another working folder find it."""
+    there = Path(source.rpartition(":")[0] or source) if not Path(source).exists() else Path(source)
+    if there.is_absolute() or not (there.exists() or glob.has_magic(source)):
+        return source
+    return str(Path.cwd() / source)
 
 
 def _check_ending(out: Path, shard_m: float | None) -> None:

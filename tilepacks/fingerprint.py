@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..core.engine import Engine
+from ..core.engine import Engine, describe
 from ..core.files import sha256_bytes
-from ..core.ground import GroundSource, notes_of
-from ..core.source_mosaic import rasters_in
+from ..core.ground import GroundSource, files_of, notes_of
 from .options import BuildOptions
 from .plan import Plan
 from .projection import Projection
@@ -33,6 +31,7 @@ def fingerprint(
         "encoder": [
             engine.spec.model_id,
             engine.spec.precision,
+            describe(engine),  # back ends differ in the last bits
             _states([Path(engine.name)]),  # two INT8 exports of one checkpoint differ
         ],
         "region": [str(plan.region), asdict(plan.frame)],
@@ -54,8 +53,7 @@ def _shape(projection: Projection | None) -> list[Any] | None:
 def _identity(layer: GroundSource) -> list[Any]:
     path = Path(layer.name)
     files = [path] if path.is_file() else sorted(path.rglob("*")) if path.is_dir() else []
-    if not files and glob.has_magic(layer.name):
-        files = rasters_in(layer.name)
+    files = [*dict.fromkeys([*files, *files_of(layer)])]
     told = [layer.name, layer.gsd_m, str(layer.bounds), layer.attribution, *notes_of(layer)]
     return [*told, _states(files)]
 

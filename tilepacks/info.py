@@ -52,6 +52,9 @@ def pack_info(pack: Pack) -> dict[str, Any]:
         "frame": {"lat_deg": pack.frame.lat_deg, "lon_deg": pack.frame.lon_deg},
         "levels": levels,
         "overview_bytes": pack.section_bytes.get("overview", 0),
+        "imagery": None
+        if manifest.imagery is None
+        else {**asdict(manifest.imagery), "bytes": pack.section_bytes["imagery"]},
         "layers": [asdict(layer) for layer in manifest.layers],
         "headings": len(manifest.variants) // len(manifest.layers),
         "attribution": pack.attribution,
@@ -81,6 +84,11 @@ def pack_text(info: dict[str, Any]) -> str:
         f"signed      {'by key ' + info['signed_by'] if info['signed_by'] else 'no'}",
         f"overview    {_size(info['overview_bytes']) if info['overview_bytes'] else 'none'}",
     ]
+    if (carried := info["imagery"]) is not None:
+        lines.append(
+            f"carries     imagery of zooms {carried['min_zoom']} to {carried['max_zoom']}, "
+            f"{carried['tiles']} tiles, {_size(carried['bytes'])}"
+        )
     for level in info["levels"]:
         how = "exact scan"
         if level["search"] != "exact":
@@ -168,6 +176,7 @@ def plan_info(
     tiles_per_s: float | None = None,
     covered_km2: float | None = None,
     imagery_tiles: int = 0,
+    packs: int | None = None,
 ) -> dict[str, Any]:
     """Return what a plan would build as JSON values: tiles at most, bytes and minutes about.
 
@@ -181,6 +190,7 @@ def plan_info(
         tiles_per_s: what the encoder does, if it was tried.
         covered_km2: how much of the region has imagery, if somebody looked.
         imagery_tiles: of the pyramid of imagery that is added.
+        packs: how many it would be, where it is a set.
     """
     levels = []
     length = min(spec.embedding_dim, _USUAL_DIMS if dims is None else dims)
@@ -214,6 +224,7 @@ def plan_info(
         "minutes": None
         if tiles_per_s is None
         else round(sum(level["tiles"] for level in levels) / tiles_per_s / 60, 1),
+        "packs": packs,
         "covered_km2": None if covered_km2 is None else round(covered_km2, 3),
     }
 
@@ -224,6 +235,8 @@ def plan_text(info: dict[str, Any]) -> str:
     if info["covered_km2"] is not None:
         share = info["covered_km2"] / (info["width_m"] * info["height_m"] / 1e6)
         first += f", {info['covered_km2']:.3g} km2 of it with imagery ({share:.0%})"
+    if info["packs"] is not None:
+        first += f", in {info['packs']} packs"
     lines = [first]
     lines += [
         f"level {level['footprint_m']:>6g} m  at most {level['tiles']} tiles every "

@@ -13,7 +13,7 @@ from ..core.errors import InputError, S4GError
 from ..core.ground import GroundSource
 from ..core.spec import EncoderSpec
 from .blocks import BlockEmbedder, BlockTask
-from .dims import COMPACT_DIMS, Gallery, choose_dims, make_projection, measure_dims
+from .dims import Gallery, choose_dims, make_projection, measure_dims
 from .embed import EmbeddedBlock
 from .format import Buffer, Container
 from .imagery import make_imagery
@@ -113,8 +113,8 @@ class Job:
                     "--min-valid or choose another --bbox"
                 )
 
-    def tiles(self, number: int, done_only: bool = False) -> LevelTiles:
-        """Return the tiles of a level: of all its blocks, or of those that are embedded so far."""
+    def tiles(self, number: int) -> LevelTiles:
+        """Return the tiles of a level that is embedded."""
         lattice = self.plan.lattices[number]
         names = [
             _block_name(number, index)
@@ -125,13 +125,12 @@ class Job:
         def done() -> Iterator[Container]:
             for name in names:
                 block = self._work.read(name)
-                if block is not None:
-                    yield block
-                elif not done_only:
+                if block is None:
                     raise S4GError(
                         f"{self._work.path / name}: was damaged since it was written; run the same "
                         "command again, which makes it anew"
                     )
+                yield block
 
         return LevelTiles(lattice, done, self._engine.spec.embedding_dim)
 
@@ -212,7 +211,8 @@ class Job:
         """Return a level's probes, made once."""
         name, dim = f"probes{number}", self._engine.spec.embedding_dim
         if (kept := self._work.read(name)) is None:
-            count = COUNT if len(tiles.cells) < least_linked(COMPACT_DIMS) else COUNT_LINKED
+            dims = self._options.dims or dim
+            count = COUNT if len(tiles.cells) < least_linked(dims) else COUNT_LINKED
             made = make_probes(
                 self._layers, self.plan.frame, tiles.lattice, tiles.cells, self._engine, count
             )

@@ -39,6 +39,11 @@ class Nearby:
         # Those with tiles: never many.
         self._rows = np.unique(self._sorted // (kinds * lattice.columns))
 
+    @property
+    def repeats(self) -> bool:
+        """Whether a cell holds a variant twice."""
+        return bool((np.diff(self._sorted) == 0).any())
+
     def around(self, tiles: Ids, reach: int) -> Ids:
         """Return the tiles (T,) at most `reach` rows and columns from some, of the same variant.
 

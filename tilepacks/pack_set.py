@@ -28,6 +28,7 @@ INDEX = "index.s4gset"
 SUFFIX = ".s4gpacks"
 _KIND = "s4g pack set"
 _MAX_BYTES = 1 << 60
+_MAX_PACKS_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,8 @@ class PackSet:
             _level(Entries(value, f"levels.{number}."))
             for number, value in enumerate(entries.value("levels", list))
         )
+        if self.container.length("packs") > _MAX_PACKS_BYTES:
+            raise ValueError("section packs lists no packs, or too many")
         try:
             rows = json.loads(bytes(self.container.section("packs")))
         except (ValueError, RecursionError):
@@ -143,6 +146,10 @@ class PackSet:
         for pack in self.packs:
             with self.open(pack) as opened:
                 opened.verify()
+                told = (pack.bounds, pack.tiles, self.frame, self.spec.model_id)
+                found = (opened.bounds, _tiles(opened), opened.frame, opened.spec.model_id)
+            if told != found:
+                raise damaged(self.container.path, f"it tells of {pack.file} what is not so")
             advance(1)
 
     def close(self) -> None:
@@ -182,12 +189,12 @@ def open_set(path: Path) -> PackSet:
         raise
 
 
-def write_index(folder: Path, names: Sequence[str]) -> None:
-    """Write the index of the packs in a folder; they must be of one build.
+def write_index(folder: Path, names: Sequence[str]) -> tuple[float, ...]:
+    """Write the index of the packs in a folder; return the footprints of their levels.
 
     Args:
         folder: where they lie.
-        names: their files, at least one.
+        names: their files, at least one; of one build.
 
     Raises:
         IntegrityError: one of them is damaged.
@@ -198,7 +205,7 @@ def write_index(folder: Path, names: Sequence[str]) -> None:
     for name in names:
         with open_pack(folder / name) as pack:
             head = hashlib.sha256(pack.container.head).hexdigest()
-            tiles = sum(level.count for level in pack.levels)
+            tiles = _tiles(pack)
             size = (folder / name).stat().st_size
             rows.append(SetPack(name, pack.bounds, tiles, size, head))
             for level in pack.levels:
@@ -225,6 +232,11 @@ def write_index(folder: Path, names: Sequence[str]) -> None:
     with atomic_file(folder / INDEX, overwrite=True) as temporary, temporary.open("wb") as file:
         for part in encode_container(manifest, {"packs": section}):
             file.write(part)
+    return tuple(levels)
+
+
+def _tiles(pack: Pack) -> int:
+    return sum(level.count for level in pack.levels)
 
 
 def _bounds(entries: Entries) -> BBox:

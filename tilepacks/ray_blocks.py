@@ -133,7 +133,7 @@ class RayEmbedder:
                 _Actor,
                 fn_constructor_args=(recipe,),
                 compute=ray.data.ActorPoolStrategy(size=min(self._actors, batches)),
-                batch_size=None,
+                batch_size=_BATCH,
                 num_cpus=max(1, recipe.threads),
                 num_gpus=gpus,
             )

@@ -29,7 +29,6 @@ from .projection import Projection
 from .quantise import Floats32, inverse_lengths
 from .search import Ids, LevelSearch
 from .tiling import Cells
-from .variants import MAX_VARIANTS
 
 # How far the columns of a projection may be from orthonormal: float32's rounding, not an attack.
 _ORTHONORMAL = 1e-3
@@ -146,9 +145,7 @@ class Pack:
         self._verify_imagery()
         for number in range(len(self.levels)):
             self.detail(number)
-            places = self.cells(number).astype(np.int64) * MAX_VARIANTS + self.variants(number)
-            if len(np.unique(places)) != len(places):
-                raise damaged(self.path, f"section level{number}.cells names a place twice")
+            self.variants(number)
 
     def search(self, queries: Floats32, level: int, k: int) -> tuple[Ids, Floats32]:
         """Find the tiles of a level that are most like each query, anywhere.
@@ -340,6 +337,8 @@ def open_pack(path: Path) -> Pack:
         InputError: there is no such file, or its format is too new.
         IntegrityError: it is no pack, or it is damaged, cut short or altered.
     """
+    if path.name == "index.s4gset":
+        raise InputError(f"{path}: is the index of a set of packs; give its folder, {path.parent}")
     if path.is_dir():
         raise InputError(
             f"{path}: is a folder, not a pack; of a set of packs take the part for a flight: "
@@ -401,12 +400,15 @@ class _LevelParts:
             raise self._damaged(name, str(error)) from None
 
     def _make_nearby(self) -> Nearby:
-        if self._kinds == 1:
-            return Nearby(self.record.lattice, self.cells)
-        variants = self.bytes("variants")
-        if int(variants.max()) >= self._kinds:
-            raise self._damaged("variants", "names one that is not there")
-        return Nearby(self.record.lattice, self.cells, variants, self._kinds)
+        variants = None
+        if self._kinds > 1:
+            variants = self.bytes("variants")
+            if int(variants.max()) >= self._kinds:
+                raise self._damaged("variants", "names one that is not there")
+        nearby = Nearby(self.record.lattice, self.cells, variants, self._kinds)
+        if nearby.repeats:
+            raise self._damaged("cells", "names a place twice")
+        return nearby
 
     def _make_search(self) -> LevelSearch:
         record = self.record

@@ -259,16 +259,16 @@ def _best(scores: Floats32, k: int) -> Ids:
     if groups > _MANY_GROUPS * k:
         grouped = groups * _GROUP
         largest = scores[:grouped].reshape(_GROUP, groups).max(axis=0)
-        chosen = np.argpartition(largest, groups - k)[groups - k :]
+        chosen = np.flatnonzero(largest >= np.partition(largest, groups - k)[groups - k])
         ids = (chosen + groups * np.arange(_GROUP)[:, None]).ravel()
         if grouped < len(scores):
             ids = np.concatenate([ids, np.arange(grouped, len(scores))])
         scores = scores[ids]
     if k < len(scores):
-        kept = np.argpartition(scores, len(scores) - k)[len(scores) - k :]
+        kept = np.flatnonzero(scores >= np.partition(scores, len(scores) - k)[len(scores) - k])
         ids = kept if ids is None else ids[kept]
         scores = scores[kept]
     elif ids is None:
         ids = np.arange(len(scores))
-    order: Ids = ids[np.lexsort((ids, -scores))]
+    order: Ids = ids[np.lexsort((ids, -scores))][:k]
     return order

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import json
 import os
 import shutil
@@ -114,6 +115,7 @@ def work_folder(out: Path, plan: Mapping[str, Any], restart: bool = False) -> It
             ) from None
         if restart:
             _empty(path)
+        _remove_torn(out)
         _check_plan(out, path, plan)
         try:
             yield WorkFolder(path)
@@ -130,6 +132,14 @@ def _remove_if_nothing_is_done(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def _remove_torn(out: Path) -> None:
+    """Remove what a build that was killed while it wrote the pack has left beside it."""
+    for left in out.parent.glob(f".{glob.escape(out.name)}.*.tmp{glob.escape(out.suffix)}"):
+        number = left.name[len(out.name) + 2 :].partition(".")[0]
+        if number.isdigit() and not Path(f"/proc/{number}").exists():
+            left.unlink(missing_ok=True)
+
+
 def _empty(path: Path) -> None:
     for entry in path.iterdir():
         if entry.name != _LOCK:
@@ -140,6 +150,7 @@ def _check_plan(out: Path, path: Path, plan: Mapping[str, Any]) -> None:
     file = path / _PLAN
     wanted = json.loads(json.dumps(plan))
     if not file.exists():
+        _empty(path)  # what is there without a plan is of another build, half removed
         with atomic_file(file, overwrite=True) as temporary:
             temporary.write_text(json.dumps(plan, indent=2, sort_keys=True), encoding="utf-8")
         return

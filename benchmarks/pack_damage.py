@@ -59,7 +59,7 @@ _START_S = 60.0  # for a child to come up, and to make a copy before it is used
 class Pooled:
     """An encoder that needs no file: mean colours of 8 x 8 cells, mixed at random."""
 
-    name = "pooled"
+    name, backend = "pooled", "numpy"
 
     def __init__(self) -> None:
         """Draw the mixture."""

@@ -73,7 +73,7 @@ class Coordinates:
 class Fields:
     """An encoder of `Coordinates`: waves over the ground, half a footprint to forty long."""
 
-    name = "synthetic fields"
+    name, backend = "synthetic fields", "numpy"
 
     def __init__(self) -> None:
         """Draw the waves."""
@@ -129,6 +129,7 @@ class Recorder:
     def __init__(self, engine: Any) -> None:
         """Wrap an engine."""
         self._engine, self.name, self.spec = engine, engine.name, engine.spec
+        self.backend = engine.backend
         self.kept: list[Floats] = []
         self._at = 0
 

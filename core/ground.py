@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from pathlib import Path, field
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import cv2

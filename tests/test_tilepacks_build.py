@@ -36,7 +36,7 @@ class Stopping:
 
     def __init__(self, engine: Engine, calls: int) -> None:
         self._engine, self._left = engine, calls
-        self.name, self.spec = engine.name, engine.spec
+        self.name, self.spec, self.backend = engine.name, engine.spec, engine.backend
 
     def embed(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         self._left -= 1
@@ -382,3 +382,45 @@ def test_the_plan_of_a_build_is_readable(
         build(toy_source, toy_encoder, tmp_path / "p", TILE_CALLS[0] + 1)
     plan = json.loads((work_path(tmp_path / "p") / "build.json").read_text())
     assert plan["imagery"][0][0] == str(toy_source)
+
+
+def test_what_lies_in_a_work_folder_without_its_plan_is_not_used(
+    tmp_path: Path, toy_source: Path, toy_encoder: Path
+) -> None:
+    with pytest.raises(Killed):
+        build(toy_source, toy_encoder, tmp_path / "p", TILE_CALLS[0])
+    (work_path(tmp_path / "p") / "build.json").unlink()
+    for name in ("p", "fresh"):
+        build(toy_source, toy_encoder, tmp_path / name, levels_m=(48.0, 80.0))
+    assert sha256(tmp_path / "p") == sha256(tmp_path / "fresh")
+
+
+def test_what_a_killed_build_has_torn_beside_the_pack_is_removed(
+    tmp_path: Path, toy_source: Path, toy_encoder: Path
+) -> None:
+    torn = tmp_path / ".p.s4gpack.4194305.tmp.s4gpack"  # of a process that cannot be
+    torn.write_bytes(b"torn")
+    build(toy_source, toy_encoder, tmp_path / "p.s4gpack")
+    assert [path.name for path in tmp_path.iterdir()] == ["p.s4gpack"]
+
+
+def test_a_folder_in_place_of_the_pack_is_refused_before_any_work(
+    tmp_path: Path, toy_source: Path, toy_encoder: Path
+) -> None:
+    with pytest.raises(InputError) as error:
+        build(toy_source, toy_encoder, tmp_path, overwrite=True)
+    assert str(error.value) == f"{tmp_path}: is a folder; name a file for the pack"
+
+
+def test_imagery_that_changed_behind_a_vrt_is_refused(
+    tmp_path: Path, toy_source: Path, toy_encoder: Path
+) -> None:
+    shutil = pytest.importorskip("rasterio.shutil")
+    raster, vrt = tmp_path / "behind.tif", tmp_path / "front.vrt"
+    raster.write_bytes(toy_source.read_bytes())
+    shutil.copy(raster, vrt, driver="VRT")
+    with pytest.raises(Killed):
+        build(vrt, toy_encoder, tmp_path / "p", TILE_CALLS[0])
+    os.utime(raster, (1, 1))
+    with pytest.raises(InputError, match=r"p: was begun with another imagery; repeat the former "):
+        build(vrt, toy_encoder, tmp_path / "p")

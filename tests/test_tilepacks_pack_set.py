@@ -15,6 +15,7 @@ from s4g.core.errors import InputError, IntegrityError
 from s4g.core.geo import BBox
 from s4g.core.ground import GroundImage, GroundSource, GroundWindow
 from s4g.core.sources import open_ground
+from s4g.tilepacks import build_set as build_set_module
 from s4g.tilepacks.build import build_pack
 from s4g.tilepacks.build_set import build_set
 from s4g.tilepacks.combine import extract_from_set, extract_pack
@@ -40,7 +41,7 @@ class Stopping:
 
     def __init__(self, engine: Engine, calls: int) -> None:
         self._engine, self._left = engine, calls
-        self.name, self.spec = engine.name, engine.spec
+        self.name, self.spec, self.backend = engine.name, engine.spec, engine.backend
 
     def embed(self, images: Any) -> Any:
         self._left -= 1
@@ -156,6 +157,67 @@ def test_a_set_of_another_name_is_refused(
     )
 
 
+def test_what_a_killed_build_has_torn_is_no_part_of_the_set(
+    tmp_path: Path, toy_source: Path, toy_encoder: Path, folder: Path
+) -> None:
+    out = tmp_path / "toy.s4gpacks"
+    with pytest.raises(Killed):
+        build(toy_source, toy_encoder, out, 9)
+    packs = work_path(out) / "packs"
+    (packs / ".r000c001.s4gpack.999.tmp.s4gpack").write_bytes(b"torn")
+    (packs / "r000c001.s4gpack").write_bytes(b"of which nobody knows that it is done")
+    build(toy_source, toy_encoder, out)
+    assert hashes(out) == hashes(folder)
+
+
+def test_packs_that_vanished_are_made_again(
+    tmp_path: Path, toy_source: Path, toy_encoder: Path, folder: Path, monkeypatch: Any
+) -> None:
+    out = tmp_path / "toy.s4gpacks"
+
+    def died(*arguments: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build_set_module, "replace_folder", died)
+        with pytest.raises(Killed):
+            build(toy_source, toy_encoder, out)
+    (work_path(out) / "packs" / "r001c000.s4gpack").unlink()
+    build(toy_source, toy_encoder, out)
+    assert hashes(out) == hashes(folder)
+
+
+def test_a_folder_that_is_no_set_is_never_replaced(
+    tmp_path: Path, toy_source: Path, toy_encoder: Path
+) -> None:
+    out = tmp_path / "toy.s4gpacks"
+    out.mkdir()
+    (out / "photos").write_bytes(b"dear")
+    with pytest.raises(InputError) as error:
+        build(toy_source, toy_encoder, out, overwrite=True)
+    assert str(error.value) == (
+        f"{out}: is no set of packs and is not replaced by one; choose another --out"
+    )
+    assert (out / "photos").read_bytes() == b"dear"
+
+
+def test_a_level_without_a_tile_anywhere_is_told(
+    tmp_path: Path, toy_source: Path, toy_encoder: Path
+) -> None:
+    out = tmp_path / "s.s4gpacks"
+    with (
+        closing(load_engine(toy_encoder, threads=1)) as engine,
+        closing(open_ground(str(toy_source))) as ground,
+    ):
+        strip = Half(ground, -100.0)  # 60 m wide: room for tiles of 48 m, not of 96 m
+        plan = plan_pack(strip, engine.spec, None, LEVELS)
+        options = BuildOptions(dims=16, overview=False, min_valid=0.9)
+        notes = build_set([strip], engine, plan, 130.0, out, options)
+    assert notes == ["level 96: left out, no tile has 90% imagery"]
+    with open_set(out) as packs:
+        assert [level.footprint_m for level in packs.levels] == [48.0]
+
+
 class Half:
     """The western half of a source; the rest of it is a hole."""
 
@@ -264,6 +326,18 @@ def test_a_set_altered_anywhere_is_refused(tmp_path: Path, folder: Path, name: s
     _flip(out / name, (out / name).stat().st_size - 1)
     with pytest.raises(IntegrityError, match=f"{name}: damaged or altered: "):
         open_set(out).verify()
+
+
+def test_an_index_that_tells_what_is_not_so_is_refused(tmp_path: Path, folder: Path) -> None:
+    out = copy_of(folder, tmp_path)
+    container = open_container(out / INDEX)
+    rows = json.loads(bytes(container.section("packs")))
+    rows[1]["bounds"]["west"] -= 0.5
+    section = json.dumps(rows).encode()
+    (out / INDEX).write_bytes(b"".join(encode_container(container.manifest, {"packs": section})))
+    with open_set(out) as packs, pytest.raises(IntegrityError) as error:
+        packs.verify()
+    assert "damaged or altered: it tells of r000c001.s4gpack what is not so" in str(error.value)
 
 
 def test_packs_that_changed_places_are_refused(tmp_path: Path, folder: Path) -> None:

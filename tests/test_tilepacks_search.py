@@ -184,6 +184,14 @@ def test_blocks_of_packed_vectors_are_scanned_like_one(
     np.testing.assert_allclose(np.take_along_axis(cosines, ids, axis=1), scores, atol=2e-5)
 
 
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=3000), st.integers(1, 20))
+def test_the_best_scores_come_first_and_equal_ones_in_order(values: list[int], k: int) -> None:
+    scores = np.array(values, np.float32)
+    k = min(k, len(scores))
+    wanted = np.lexsort((np.arange(len(scores)), -scores))[:k]
+    assert search_module._best(scores, k).tolist() == wanted.tolist()
+
+
 def test_several_threads_find_what_one_finds() -> None:
     level, queries = _level(3000, graph=True), toy.unit(64, 16, seed=9)
     wanted = {k: level.search(queries, k)[0] for k in (1, 5, 20)}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..core.engine import Engine, describe
+from ..core.engine import Engine
 from ..core.files import sha256_bytes
 from ..core.ground import GroundSource, files_of, notes_of
 from .options import BuildOptions
@@ -31,7 +31,7 @@ def fingerprint(
         "encoder": [
             engine.spec.model_id,
             engine.spec.precision,
-            describe(engine),  # back ends differ in the last bits
+            engine.backend,  # they differ in the last bits
             _states([Path(engine.name)]),  # two INT8 exports of one checkpoint differ
         ],
         "region": [str(plan.region), asdict(plan.frame)],

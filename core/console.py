@@ -209,11 +209,14 @@ def progress(description: str, total: int, unit: str = "") -> Iterator[Advance]:
         yield advance
 
 
+_MOST_METRES = 1e6
+
+
 def parse_metres(text: str, option: str) -> float:
     """Return a length with its unit, `800m` or `2km`, in metres.
 
     Raises:
-        InputError: it is none, or not positive.
+        InputError: it is none, not positive, or above 1,000 km.
     """
     for suffix, factor in (("km", 1000.0), ("m", 1.0)):
         if text.endswith(suffix):
@@ -221,7 +224,7 @@ def parse_metres(text: str, option: str) -> float:
                 length = factor * float(text[: -len(suffix)])
             except ValueError:
                 break
-            if 0 < length < float("inf"):
+            if 0 < length <= _MOST_METRES:
                 return length
             break
     raise InputError(f"{option} {text}: expected a length with its unit, for example 800m or 2km")

@@ -86,6 +86,8 @@ def atomic_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
         S4GError: the disk is full or the folder cannot be written.
     """
     check_output(path, overwrite)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give the name of a file")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield temporary

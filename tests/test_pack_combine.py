@@ -953,7 +953,7 @@ def test_extract_takes_an_area_or_a_corridor(run: Run, tmp_path: Path, plain: Pa
     line = [[float(v) for v in toy.FRAME.to_wgs84(x, 0.0)[::-1]] for x in (-100.0, 100.0)]
     route = tmp_path / "r.geojson"
     route.write_text(json.dumps({"type": "LineString", "coordinates": line}))
-    out = tmp_path / "out"
+    out = tmp_path / "out.s4gpack"
     assert run("extract", plain, "--area", tmp_path / "a.geojson", "--out", out)[0] == 0
     assert content(out).keys() == {
         place for place in content(plain) if -190 < place[1] < 9 and -190 < place[2] < 190
@@ -982,30 +982,34 @@ def folder(toy_source: Path, toy_encoder: Path, tmp_path_factory: pytest.TempPat
 
 
 def test_extract_takes_the_part_of_a_set(run: Run, tmp_path: Path, folder: Path) -> None:
-    out = tmp_path / "part"
+    out = tmp_path / "part.s4gpack"
     with open_set(folder) as packs:
         box, tiles = packs.bounds, packs.tiles
     code, text, err = run("extract", folder, "--bbox", box, "--out", out, "--json")
     told = json.loads(text)
     assert (code, err, told["from"]) == (0, "", str(folder))
     assert sum(level["tiles"] for level in told["levels"]) == tiles == len(content(out))
-    code, text, err = run("extract", folder, "--bbox", "3,4,5,6", "--out", tmp_path / "no")
+    code, text, err = run("extract", folder, "--bbox", "3,4,5,6", "--out", tmp_path / "no.s4gpack")
     assert (code, text) == (2, "")
     assert err == (
         f"error: --bbox 3,4,5,6: has nothing in common with {folder}, which covers {box}; choose a "
         "region inside it\n"
     )
-    assert names(tmp_path) == ["part"]
+    assert names(tmp_path) == ["part.s4gpack"]
 
 
 def test_a_pack_of_a_set_in_which_only_a_fine_level_has_tiles_is_not_left_out(
     tmp_path: Path, folder: Path
 ) -> None:
-    whole = tmp_path / "whole"
+    whole = tmp_path / "whole.s4gpack"
     with open_set(folder) as packs:
         extract_from_set(packs, packs.bounds, whole)
         for share in (0.45, 0.55, 0.6, 0.65, 0.7):
-            box, part, again = part_of(packs.bounds, 0.0, share), tmp_path / "p", tmp_path / "q"
+            box, part, again = (
+                part_of(packs.bounds, 0.0, share),
+                tmp_path / "p.s4gpack",
+                tmp_path / "q.s4gpack",
+            )
             for levels in ((64.0, 128.0), None):
                 given = CombineOptions(overwrite=True)
                 extract_from_set(packs, box, part, levels, given)
@@ -1016,7 +1020,7 @@ def test_a_pack_of_a_set_in_which_only_a_fine_level_has_tiles_is_not_left_out(
 
 def test_a_level_that_a_set_lacks_is_refused(tmp_path: Path, folder: Path) -> None:
     with open_set(folder) as packs, pytest.raises(InputError) as error:
-        extract_from_set(packs, packs.bounds, tmp_path / "out", (64.0, 40.0))
+        extract_from_set(packs, packs.bounds, tmp_path / "out.s4gpack", (64.0, 40.0))
     assert str(error.value) == f"{folder}: has no level of 40 m; choose of 64, 128"
     assert not names(tmp_path)
 
@@ -1025,7 +1029,7 @@ def test_packs_of_a_set_that_lack_a_level_do_not_hinder_the_others(
     tmp_path: Path, toy_source: Path, toy_encoder: Path
 ) -> None:
     """Centres of large tiles lie in the middle of the region alone."""
-    folder, out = tmp_path / "toy.s4gpacks", tmp_path / "out"
+    folder, out = tmp_path / "toy.s4gpacks", tmp_path / "out.s4gpack"
     with (
         closing(load_engine(toy_encoder, threads=1)) as engine,
         closing(open_ground(str(toy_source))) as ground,
@@ -1048,18 +1052,20 @@ def test_a_level_of_a_set_that_has_no_tile_in_the_region_is_refused(
     with open_set(folder) as packs:
         box = part_of(packs.bounds, 0.3, 0.6)  # some 96 m wide
         with pytest.raises(InputError) as error:
-            extract_from_set(packs, box, tmp_path / "out", (128.0, 64.0))
+            extract_from_set(packs, box, tmp_path / "out.s4gpack", (128.0, 64.0))
         assert str(error.value) == (
             f"--bbox {box}: holds no tile of level 128 of {folder}, which covers {packs.bounds}; "
             "choose a larger region"
         )
         assert not names(tmp_path)
-        notes = extract_from_set(packs, box, tmp_path / "out")
+        notes = extract_from_set(packs, box, tmp_path / "out.s4gpack")
         assert notes == [f"level 128: left out, it has no tile in --bbox {box}"]
-        assert [level.lattice.footprint_m for level in manifest(tmp_path / "out").levels] == [64.0]
+        assert [
+            level.lattice.footprint_m for level in manifest(tmp_path / "out.s4gpack").levels
+        ] == [64.0]
         wide = part_of(packs.bounds, -0.5, 0.9)
         given = CombineOptions(overwrite=True)
-        assert extract_from_set(packs, wide, tmp_path / "out", None, given) == [
+        assert extract_from_set(packs, wide, tmp_path / "out.s4gpack", None, given) == [
             f"--bbox {wide} reaches beyond {folder}: clipped to {manifest(tmp_path / 'out').bounds}"
         ]
 
@@ -1087,7 +1093,7 @@ def test_a_level_of_a_set_that_has_no_tile_in_the_region_is_refused(
 def test_a_region_that_is_none_is_refused(
     run: Run, tmp_path: Path, plain: Path, given: Sequence[str], message: str
 ) -> None:
-    code, out, err = run("extract", plain, *given, "--out", tmp_path / "out")
+    code, out, err = run("extract", plain, *given, "--out", tmp_path / "out.s4gpack")
     assert (code, out) == (2, "")
     assert re.sub(r" \(see \S+ extract --help\)", "", err) == f"error: {message}\n"
     assert not names(tmp_path)
@@ -1116,17 +1122,19 @@ def test_merge_tells_what_was_left_out(run: Run, tmp_path: Path, plain: Path) ->
 
 
 def test_merge_of_what_is_no_pack_fails_in_one_line(run: Run, tmp_path: Path, plain: Path) -> None:
-    (tmp_path / "no").write_bytes(b"something else")
-    code, text, err = run("merge", plain, tmp_path / "no", "--out", tmp_path / "out")
+    (tmp_path / "no.s4gpack").write_bytes(b"something else")
+    code, text, err = run(
+        "merge", plain, tmp_path / "no.s4gpack", "--out", tmp_path / "out.s4gpack"
+    )
     assert (code, text) == (2, "")
     assert err == (
         f"error: {tmp_path / 'no'}: not a pack of s4g (it starts with b'somethin'); give a "
         ".s4gpack file\n"
     )
-    code, _, err = run("merge", plain, "--out", tmp_path / "out")
+    code, _, err = run("merge", plain, "--out", tmp_path / "out.s4gpack")
     assert code == 2
     assert err == f"error: {tmp_path / 'out'}: is to be made of one pack; name two or more\n"
-    assert names(tmp_path) == ["no"]
+    assert names(tmp_path) == ["no.s4gpack"]
 
 
 @pytest.mark.parametrize("command", ["extract", "merge", "diff"])
@@ -1148,7 +1156,7 @@ def test_progress_counts_every_tile(tmp_path: Path, plain: Path) -> None:
         yield steps.append
 
     box = manifest(plain).bounds
-    extract(plain, box, tmp_path / "out", progress=show)
+    extract(plain, box, tmp_path / "out.s4gpack", progress=show)
     counts = [level.count for level in manifest(plain).levels]
     assert seen == [("level 80 m: links", counts[0]), ("level 160 m: links", counts[1])]
     assert sum(steps) == sum(counts)

@@ -744,7 +744,9 @@ def test_a_missing_section_is_found_when_the_pack_is_opened(built: Built, tmp_pa
         data = b"".join(encode_container(container.manifest, sections))
     path = tmp_path / "p.s4gpack"
     path.write_bytes(data)
-    assert refusal(path) == "section imagery is missing"
+    with pytest.raises(IntegrityError) as error:
+        open_pack(path)
+    assert str(error.value) == f"{path}: damaged or altered: section imagery is missing{REMEDY}"
 
 
 def test_a_section_that_the_manifest_does_not_name_is_passed_over(
@@ -895,6 +897,8 @@ def hostile_leaves(how: str) -> Callable[[bytes], bytes]:
         if how == "gap":
             data = leaves[0] + b"\x00" + leaves[1]
             places[1][2] += 1
+        elif how == "twice":
+            places[1][2] = 1
         elif how == "rest":
             data += b"\x00"
         elif how == "mixed":
@@ -938,6 +942,7 @@ NOWHERE = "section imagery has a tile where none can be"
     ("alter", "reason"),
     [
         (hostile_leaves("gap"), FOLLOW),
+        (hostile_leaves("twice"), FOLLOW),
         (hostile_leaves("rest"), FOLLOW),
         (hostile_leaves("mixed"), FOLLOW),
         (
@@ -1020,11 +1025,13 @@ def picture(suffix: str, side_px: int = 256) -> bytes:
         picture(".webp", 512),
         picture(".png"),
         picture(".webp")[:-1],
+        # A comment whose length reads as a RIFF file's, then the size of a JPEG.
+        b"\xff\xd8\xff\xfe\0\4\0\0\xff\xc0\0\x11\x08\1\0\1\0\3" + bytes(2000),
         b"RIFF" + bytes(40),
         b"x",
         picture(".webp", 8000),
     ],
-    ids=["large", "png", "torn", "empty", "short", "huge"],
+    ids=["large", "png", "torn", "jpeg", "empty", "short", "huge"],
 )
 def test_a_tile_that_is_no_webp_of_256_px_is_found_by_verify(
     built: Built, tmp_path: Path, tile: bytes
@@ -1039,6 +1046,30 @@ def test_a_tile_that_is_no_webp_of_256_px_is_found_by_verify(
     )
     with suppress(IntegrityError):
         use_unverified(path)
+
+
+def test_imagery_that_cannot_be_read_is_refused_before_it_is(built: Built, tmp_path: Path) -> None:
+    archive = section(built.path)
+    header = header_of(archive)
+    junk = gzip.compress(b"{", mtime=0)
+    start, end = header["metadata_offset"], header["leaf_directory_offset"]
+    moved = {
+        f"{part}_offset": header[f"{part}_offset"] + len(junk) - header["metadata_length"]
+        for part in ("leaf_directory", "tile_data")
+    }
+    torn = with_header(archive, metadata_length=len(junk), **moved)[:start] + junk + archive[end:]
+    reasons = {
+        torn: "section imagery cannot be used: is damaged (metadata is no JSON)",
+        replaced(archive, picture(".webp", 512)): (
+            "section imagery has tiles of 512 px, expected 256"
+        ),
+    }
+    for altered, reason in reasons.items():
+        path = changed(built.path, tmp_path / "p.s4gpack", same, altered)
+        with open_pack(path) as pack, pytest.raises(IntegrityError) as error:
+            pack.imagery()
+        assert str(error.value) == f"{path}: damaged or altered: {reason}{REMEDY}"
+        refusal(path)
 
 
 def test_many_tiles_of_few_pictures_are_refused_before_memory_is_taken(
@@ -1143,8 +1174,9 @@ def scene(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Scene:
     plan = plan_of(HERE, 400, 320, 0.4)
     source = ground(hole=True)
     source.valid[500:, :350] = False  # whole tiles too
-    source.rgb[:300, :300] = 77  # of one colour: several tiles alike
+    source.rgb[:480, :760] = 77  # of one colour: several tiles alike
     record, archive = make(source, folder / "work", plan)
+    assert max(run for _, run, _, _ in rows_of(archive)) > 1
     path = pack_with(built.path, folder / "scene.s4gpack", plan.region, record, archive)
     return Scene(path, plan.region, record, archive)
 

@@ -207,11 +207,11 @@ def test_missing_folder_is_refused_before_any_work(command: Command, tmp_path: P
 
 def test_bbox_beyond_the_source_is_clipped_and_said(command: Command, tmp_path: Path) -> None:
     code, _, err = command.build(
-        "--bbox", "9.001,46.9517,9.9,46.9532", "--levels", "80", "--out", tmp_path / "p"
+        "--bbox", "9.001,46.9517,9.9,46.9532", "--levels", "80", "--out", tmp_path / "p.s4gpack"
     )
     assert code == 0
     assert err.startswith("note: --bbox 9.001,46.9517,9.9,46.9532 reaches beyond ")
-    told = json.loads(command("info", tmp_path / "p", "--json")[1])
+    told = json.loads(command("info", tmp_path / "p.s4gpack", "--json")[1])
     assert told["bounds"][2] < 9.01
 
 
@@ -331,29 +331,29 @@ def _told(command: Command, out: Path, *arguments: object) -> dict[str, Any]:
 
 def test_another_date_and_headings_multiply_the_vectors(command: Command, tmp_path: Path) -> None:
     other = _geotiff(tmp_path / "older.tif", _image(512, 640))
-    plain = _told(command, tmp_path / "plain")
-    dated = _told(command, tmp_path / "dated", "--also", other)
-    turned = _told(command, tmp_path / "turned", "--headings", "4", "--also", other)
+    plain = _told(command, tmp_path / "plain.s4gpack")
+    dated = _told(command, tmp_path / "dated.s4gpack", "--also", other)
+    turned = _told(command, tmp_path / "turned.s4gpack", "--headings", "4", "--also", other)
     tiles = [told["levels"][0]["tiles"] for told in (plain, dated, turned)]
     assert tiles == [tiles[0], 2 * tiles[0], 8 * tiles[0]]
     assert [told["headings"] for told in (plain, dated, turned)] == [1, 1, 4]
     assert [layer["name"] for layer in dated["layers"]] == ["toy.tif", "older.tif"]
-    assert command("verify", tmp_path / "turned")[0] == 0
+    assert command("verify", tmp_path / "turned.s4gpack")[0] == 0
 
 
 def test_too_many_headings_are_refused(command: Command, tmp_path: Path) -> None:
     source = command.options[1]
-    arguments = ["--also", source, "--headings", "36", "--out", tmp_path / "p"]
+    arguments = ["--also", source, "--headings", "36", "--out", tmp_path / "p.s4gpack"]
     code, _, err = command.build(*arguments, "--dry-run")
     assert code == 2
     assert err.splitlines()[-1] == (
         "error: --headings 36: with 2 layers of imagery 72 vectors a place, at most 64; use fewer"
     )
-    assert command.build("--headings", "37", "--out", tmp_path / "p")[0] == 2
+    assert command.build("--headings", "37", "--out", tmp_path / "p.s4gpack")[0] == 2
 
 
 def test_the_length_of_vectors_is_the_users_choice(command: Command, tmp_path: Path) -> None:
-    assert _told(command, tmp_path / "p", "--dims", "16")["dims"] == 16
+    assert _told(command, tmp_path / "p.s4gpack", "--dims", "16")["dims"] == 16
     compact = _told(command, tmp_path / "c", "--compact")
     assert compact["dims"] == 32  # all that the encoder has; 64 of a larger one
     code, _, err = command.build("--dims", "33", "--out", tmp_path / "x")
@@ -369,8 +369,8 @@ def test_the_length_of_vectors_is_the_users_choice(command: Command, tmp_path: P
 def test_the_number_of_workers_does_not_show(command: Command, tmp_path: Path) -> None:
     for workers in ("1", "3"):
         _told(command, tmp_path / workers, "--workers", workers)
-    assert (tmp_path / "1").read_bytes() == (tmp_path / "3").read_bytes()
-    assert command.build("--workers", "0", "--out", tmp_path / "p")[0] == 2
+    assert (tmp_path / "1.s4gpack").read_bytes() == (tmp_path / "3.s4gpack").read_bytes()
+    assert command.build("--workers", "0", "--out", tmp_path / "p.s4gpack")[0] == 2
 
 
 def test_a_build_that_was_stopped_goes_on_or_starts_again(

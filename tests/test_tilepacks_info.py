@@ -100,7 +100,8 @@ def test_a_plan_tells_tiles_and_bytes(plan: Plan) -> None:
     assert [fine["tiles"], coarse["tiles"]] == [lattice.count for lattice in plan.lattices]
     assert coarse["bytes"] == coarse["tiles"] * (64 + 2)
     assert told["overview_bytes"] == 0
-    assert told["bytes"] == fine["bytes"] + coarse["bytes"]
+    assert told["projection_bytes"] == 4 * SPEC.embedding_dim * 64
+    assert told["bytes"] == fine["bytes"] + coarse["bytes"] + told["projection_bytes"]
 
 
 def test_links_are_counted_where_a_level_is_large(plan: Plan) -> None:
@@ -109,13 +110,19 @@ def test_links_are_counted_where_a_level_is_large(plan: Plan) -> None:
         told = plan_info(
             dataclasses.replace(plan, lattices=(large,)), SPEC, 1.0, False, dims=64, variants=1
         )
-        assert told["bytes"] == 256 * rows * (64 + 2 + links)
+        assert told["levels"][0]["bytes"] == 256 * rows * (64 + 2 + links)
 
 
 def test_variants_multiply_what_a_plan_takes(plan: Plan) -> None:
     once, often = (plan_info(plan, SPEC, 1.0, False, 64, variants) for variants in (1, 8))
     assert often["levels"][0]["tiles"] == 8 * once["levels"][0]["tiles"]
-    assert often["bytes"] == 8 * once["bytes"]
+    assert often["levels"][0]["bytes"] == 8 * once["levels"][0]["bytes"]
+
+
+def test_every_pack_of_a_set_has_a_projection(plan: Plan) -> None:
+    one, many = (plan_info(plan, SPEC, 1.0, False, 64, 1, packs=packs) for packs in (1, 4))
+    assert many["projection_bytes"] == 4 * one["projection_bytes"]
+    assert plan_text(many).splitlines()[0] == "region 1200 x 800 m, in 4 packs"
 
 
 def test_a_plan_without_dimensions_takes_the_usual_ones(plan: Plan) -> None:

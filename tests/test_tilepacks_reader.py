@@ -363,8 +363,20 @@ def test_a_folder_is_no_pack(tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
         open_pack(tmp_path)
     assert str(error.value) == (
-        f"{tmp_path}: is a folder, not a pack; of a set of packs take the part for a flight: "
-        "s4g-pack extract SET --bbox W,S,E,N --out flight.s4gpack"
+        f"{tmp_path}: is a folder, expected a .s4gpack file or a set of packs"
+    )
+    index = tmp_path / "index.s4gset"
+    index.write_bytes(b"")
+    with pytest.raises(InputError) as error:
+        open_pack(tmp_path)
+    assert str(error.value) == (
+        f"{tmp_path}: is a set of packs; take the part for a flight out of it: s4g-pack extract "
+        f"{tmp_path} --bbox W,S,E,N --out flight.s4gpack"
+    )
+    with pytest.raises(InputError) as error:
+        open_pack(index)
+    assert str(error.value) == (
+        f"{index}: is the index of a set of packs; give its folder, {tmp_path}"
     )
 
 

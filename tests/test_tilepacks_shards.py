@@ -26,7 +26,7 @@ def _centres(lattice: Lattice) -> npt.NDArray[np.float64]:
     return np.stack(lattice.centers_m(np.arange(lattice.count, dtype=np.uint32)), axis=1)
 
 
-@given(st.floats(200, 2000), st.floats(200, 2000), st.floats(100, 3000))
+@given(st.floats(200, 2000), st.floats(200, 2000), st.floats(160, 3000))
 def test_every_tile_lies_in_exactly_one_pack(
     width_m: float, height_m: float, side_m: float
 ) -> None:
@@ -53,7 +53,13 @@ def test_packs_are_named_by_row_and_column_and_cover_their_place() -> None:
 
 def test_too_many_packs_are_refused() -> None:
     with pytest.raises(InputError) as error:
-        cut_plan(_plan(2000.0, 2000.0, 80.0), 10.0)
+        cut_plan(_plan(2000.0, 2000.0, 8.0), 10.0)
     assert str(error.value) == (
         "--shard 10 m: 200 x 200 packs, a set holds at most 10000; choose larger ones"
     )
+
+
+def test_packs_smaller_than_a_tile_are_refused() -> None:
+    with pytest.raises(InputError) as error:
+        cut_plan(_plan(2000.0, 2000.0, 80.0, 160.0), 70.0)
+    assert str(error.value) == ("--shard 70 m: smaller than a tile of 80 m; choose far more")

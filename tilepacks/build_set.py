@@ -23,7 +23,7 @@ from .dims import Gallery, check_dims
 from .fingerprint import fingerprint
 from .job import Job, Measured, keep_projection, measure, read_projection
 from .options import BuildOptions, Progress, silent
-from .pack_set import SUFFIX, is_set, write_index
+from .pack_set import INDEX, SUFFIX, is_set, open_set, write_index
 from .plan import Plan
 from .projection import Projection, add_moments
 from .shards import Shard, cut_plan
@@ -71,10 +71,7 @@ def build_set(
     if out.suffix != SUFFIX:
         raise InputError(f"{out}: a set of packs is a folder; name it {out.stem}{SUFFIX}")
     check_output(out, overwrite)
-    if out.exists() and not is_set(out):
-        raise InputError(
-            f"{out}: is no set of packs and is not replaced by one; choose another --out"
-        )
+    _check_replaceable(out)
     check_dims(options.dims, engine.spec)
     shards = cut_plan(plan, shard_m)
     variants = make_variants(len(layers), options.headings)
@@ -127,6 +124,24 @@ def build_set(
         for lattice in plan.lattices
         if lattice.footprint_m not in has
     ]
+
+
+def _check_replaceable(out: Path) -> None:
+    """Refuse to replace anything but a set with nothing else in its folder."""
+    if not out.exists():
+        return
+    if not is_set(out):
+        raise InputError(
+            f"{out}: is no set of packs and is not replaced by one; choose another --out"
+        )
+    with open_set(out) as packs:
+        known = {INDEX, *(pack.file for pack in packs.packs)}
+    for path in sorted(out.iterdir()):
+        if path.name not in known:
+            raise InputError(
+                f"{path}: is no part of the set that would be replaced; move it elsewhere, or "
+                "choose another --out"
+            )
 
 
 def _file_of(work: WorkFolder, shard: Shard) -> str | None:

@@ -25,7 +25,7 @@ from ..core.errors import InputError
 from .cli_combine import diff, extract, merge
 from .cli_map import ambiguity, export, preview
 from .cli_source import SourceOptions, source_options
-from .cli_tools import keygen, sign, verify
+from .cli_tools import check_pack_name, keygen, sign, verify
 
 _MAIN_HELP = """Build a region pack: imagery in, one searchable file out.
 
@@ -197,7 +197,7 @@ def build(
         raise click.UsageError("--stride is that of --like; give one of them.")
     _check_share("--stride", 0.25 if stride is None else stride, 0.05)
     shard_m = None if shard is None else parse_metres(shard, "--shard")
-    if out is not None and not dry_run:
+    if out is not None:
         _check_ending(out, shard_m)
     _check_share("--min-valid", min_valid, 0.0)
     box = None if bbox is None else _bbox(bbox)
@@ -389,6 +389,8 @@ def _check_ending(out: Path, shard_m: float | None) -> None:
         raise click.UsageError(
             f"--shard makes a set of packs, whose name ends in {SUFFIX}: give both or none."
         )
+    if shard_m is None:
+        check_pack_name(out)
 
 
 def _check_share(option: str, value: float, least: float) -> None:

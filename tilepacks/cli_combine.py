@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..core.console import debug_option, parse_metres, progress, say
+from .cli_tools import check_pack_name
 
 if TYPE_CHECKING:
     from ..core.geo import BBox
@@ -61,6 +62,7 @@ def extract(
     from .pack_set import is_set, open_set
     from .reader import open_pack
 
+    check_pack_name(out)
     region = _region(bbox, area, route, width)
     footprints = None if levels is None else _levels(levels)
     options = CombineOptions(progress=progress, overwrite=overwrite)
@@ -92,6 +94,7 @@ def merge(packs: tuple[Path, ...], out: Path, overwrite: bool, as_json: bool) ->
     from .combine import CombineOptions, merge_packs
     from .reader import open_pack
 
+    check_pack_name(out)
     with ExitStack() as stack:
         opened = [stack.enter_context(open_pack(pack)) for pack in packs]
         options = CombineOptions(progress=progress, overwrite=overwrite)

@@ -102,7 +102,13 @@ def ambiguity(
     with open_pack(pack) as opened:
         number = _level(opened, level)
         if line is not None:
-            spacing_m = spacing_m or opened.levels[number].stride_m
+            stride_m = opened.levels[number].stride_m
+            if spacing_m is not None and spacing_m > stride_m:
+                say(
+                    f"note: samples {spacing_m:g} m apart, tiles every {stride_m:g} m: what is "
+                    "hard between samples is missed"
+                )
+            spacing_m = spacing_m or stride_m
             _along(opened, number, line, spacing_m, out, overwrite, as_json)
         else:
             _everywhere(opened, number, tiles, out, overwrite, as_json)

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import click
 
-from ..core.console import debug_option, progress
+from ..core.console import debug_option, progress, say
+from ..core.errors import InputError
 
 _FILE = click.Path(path_type=Path)
+
+
+def check_pack_name(out: Path) -> None:
+    """Refuse a name that is not a pack's: with --overwrite anything of that name would be lost.
+
+    Raises:
+        InputError: it does not end in .s4gpack.
+    """
+    if out.suffix != ".s4gpack":
+        raise InputError(f"--out {out}: expected a name that ends in .s4gpack")
 
 
 @click.command()
@@ -24,6 +35,8 @@ def keygen(name: Path, overwrite: bool) -> None:
     """
     from .signature import key_id, make_keys, read_public_key
 
+    if not name.name:
+        raise InputError("keygen: the name of the keys is empty; give one, for example ops")
     private, public = make_keys(name, overwrite)
     click.echo(f"{private}: keep it secret")
     click.echo(f"{public}: key {key_id(read_public_key(public))}, give it to those who fly")
@@ -40,8 +53,9 @@ def sign(pack: Path, key: Path) -> None:
 
     Example: s4g-pack sign region.s4gpack --key ops.key
     """
+    from .format import open_container
     from .pack_set import INDEX, is_set, open_set
-    from .signature import sign_pack
+    from .signature import key_id, sign_pack
 
     signed_file = pack
     if is_set(pack):
@@ -51,7 +65,12 @@ def sign(pack: Path, key: Path) -> None:
             for one in packs.packs:
                 sign_pack(pack / one.file, key)
                 advance(1)
-    click.echo(f"{pack}: signed by key {sign_pack(signed_file, key)}")
+    with closing(open_container(signed_file)) as container:
+        before = None if container.seal is None else key_id(container.seal.public_key)
+    signed = sign_pack(signed_file, key)
+    if before not in (None, signed):
+        say(f"note: the signature of key {before} was replaced")
+    click.echo(f"{pack}: signed by key {signed}")
 
 
 @click.command()

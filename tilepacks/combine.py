@@ -174,7 +174,10 @@ def extract_from_set(
                 notes.append(_left_out(region, footprint_m))
             elif footprint_m in levels_m:
                 raise _no_tile(region, f"level {footprint_m:g} of {packs.path}", packs.bounds)
-        return notes + _join(opened, out, options)[1]
+        notes += _join(opened, out, options)[1]
+    if packs.container.seal is not None:
+        notes.append(f"{out} is not signed, {packs.path} was; sign it with s4g-pack sign")
+    return notes
 
 
 def merge_packs(

@@ -86,7 +86,8 @@ def pyogrio_errors() -> tuple[type[Exception], ...]:
         from pyogrio import errors
     except ImportError:
         raise S4GError("writing a GeoPackage needs pyogrio: pip install 's4g[pack]'") from None
-    return *gdal_errors(), errors.DataSourceError, errors.DataLayerError
+    # TypeError: what rasterio 1.4 makes of a full disk where it writes a transform.
+    return *gdal_errors(), errors.DataSourceError, errors.DataLayerError, TypeError
 
 
 def _write_level(

@@ -209,6 +209,9 @@ def plan_info(
     if overview:
         record = overview_record(plan.extent_m, source_gsd_m)
         picture = int(record.width_px * record.height_px * _OVERVIEW_BYTES_PER_PX)
+    projection = 0
+    if length != spec.embedding_dim and length not in spec.nested_dims:
+        projection = 4 * spec.embedding_dim * length * (packs or 1)
     west, south, east, north = plan.extent_m
     return {
         "bounds": [plan.region.west, plan.region.south, plan.region.east, plan.region.north],
@@ -216,9 +219,11 @@ def plan_info(
         "height_m": north - south,
         "levels": levels,
         "overview_bytes": picture,
+        "projection_bytes": projection,
         "imagery_bytes": imagery_tiles * _IMAGERY_TILE_BYTES,
         "bytes": sum(level["bytes"] for level in levels)
         + picture
+        + projection
         + imagery_tiles * _IMAGERY_TILE_BYTES,
         "tiles_per_s": None if tiles_per_s is None else round(tiles_per_s, 1),
         "minutes": None

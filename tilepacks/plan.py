@@ -99,7 +99,7 @@ def plan_pack(
             levels_m = tuple(record.lattice.footprint_m for record in like.levels)
     if area is not None:
         bbox = _around(area, source, spec, levels_m)
-    region, notes = _region(source, bbox)
+    region, notes = _region(source, bbox, "--bbox" if area is None else f"{area.name}:")
     frame = LocalFrame(*region.center) if like is None else like.frame
     extent = frame.local_bounds(region)
     _check_reach(extent, frame, like)
@@ -153,18 +153,18 @@ def check_levels(levels_m: tuple[float, ...], option: str) -> tuple[float, ...]:
     return tuple(sorted(levels_m))
 
 
-def _region(source: GroundSource, bbox: BBox | None) -> tuple[BBox, list[str]]:
+def _region(source: GroundSource, bbox: BBox | None, name: str) -> tuple[BBox, list[str]]:
     if bbox is None:
         return source.bounds, [f"no --bbox: packing all of {source.name}, {source.bounds}"]
     common = bbox.intersection(source.bounds)
     if common is None:
         raise InputError(
-            f"--bbox {bbox}: has nothing in common with {source.name}, which covers "
+            f"{name} {bbox}: has nothing in common with {source.name}, which covers "
             f"{source.bounds}; give a box inside it"
         )
     if common == bbox:
         return bbox, []
-    return common, [f"--bbox {bbox} reaches beyond {source.name}: clipped to {common}"]
+    return common, [f"{name} {bbox} reaches beyond {source.name}: clipped to {common}"]
 
 
 def _around(

@@ -340,10 +340,12 @@ def open_pack(path: Path) -> Pack:
     if path.name == "index.s4gset":
         raise InputError(f"{path}: is the index of a set of packs; give its folder, {path.parent}")
     if path.is_dir():
-        raise InputError(
-            f"{path}: is a folder, not a pack; of a set of packs take the part for a flight: "
-            "s4g-pack extract SET --bbox W,S,E,N --out flight.s4gpack"
-        )
+        if (path / "index.s4gset").is_file():
+            raise InputError(
+                f"{path}: is a set of packs; take the part for a flight out of it: s4g-pack "
+                f"extract {path} --bbox W,S,E,N --out flight.s4gpack"
+            )
+        raise InputError(f"{path}: is a folder, expected a .s4gpack file or a set of packs")
     container = open_container(path)
     try:
         return Pack(container)

@@ -34,6 +34,11 @@ def cut_plan(plan: Plan, side_m: float) -> tuple[Shard, ...]:
     Raises:
         InputError: there are too many.
     """
+    finest = min(lattice.footprint_m for lattice in plan.lattices)
+    if side_m < finest:
+        raise InputError(
+            f"--shard {side_m:g} m: smaller than a tile of {finest:g} m; choose far more"
+        )
     west, south, east, north = plan.extent_m
     columns, rows = (max(1, round(length / side_m)) for length in (east - west, north - south))
     if rows * columns > MAX_SHARDS:

@@ -1066,7 +1066,7 @@ def test_a_level_of_a_set_that_has_no_tile_in_the_region_is_refused(
         wide = part_of(packs.bounds, -0.5, 0.9)
         given = CombineOptions(overwrite=True)
         assert extract_from_set(packs, wide, tmp_path / "out.s4gpack", None, given) == [
-            f"--bbox {wide} reaches beyond {folder}: clipped to {manifest(tmp_path / 'out').bounds}"
+            f"--bbox {wide} reaches beyond {folder}: clipped to {manifest(tmp_path / 'out.s4gpack').bounds}"
         ]
 
 
@@ -1128,12 +1128,14 @@ def test_merge_of_what_is_no_pack_fails_in_one_line(run: Run, tmp_path: Path, pl
     )
     assert (code, text) == (2, "")
     assert err == (
-        f"error: {tmp_path / 'no'}: not a pack of s4g (it starts with b'somethin'); give a "
+        f"error: {tmp_path / 'no.s4gpack'}: not a pack of s4g (it starts with b'somethin'); give a "
         ".s4gpack file\n"
     )
     code, _, err = run("merge", plain, "--out", tmp_path / "out.s4gpack")
     assert code == 2
-    assert err == f"error: {tmp_path / 'out'}: is to be made of one pack; name two or more\n"
+    assert (
+        err == f"error: {tmp_path / 'out.s4gpack'}: is to be made of one pack; name two or more\n"
+    )
     assert names(tmp_path) == ["no.s4gpack"]
 
 

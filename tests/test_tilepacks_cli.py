@@ -354,21 +354,21 @@ def test_too_many_headings_are_refused(command: Command, tmp_path: Path) -> None
 
 def test_the_length_of_vectors_is_the_users_choice(command: Command, tmp_path: Path) -> None:
     assert _told(command, tmp_path / "p.s4gpack", "--dims", "16")["dims"] == 16
-    compact = _told(command, tmp_path / "c", "--compact")
+    compact = _told(command, tmp_path / "c.s4gpack", "--compact")
     assert compact["dims"] == 32  # all that the encoder has; 64 of a larger one
-    code, _, err = command.build("--dims", "33", "--out", tmp_path / "x")
+    code, _, err = command.build("--dims", "33", "--out", tmp_path / "x.s4gpack")
     assert (code, err.splitlines()[-1]) == (
         2,
         "error: --dims 33: this encoder's embeddings have 32; choose 8 to 32",
     )
-    code, _, err = command.build("--dims", "16", "--compact", "--out", tmp_path / "x")
+    code, _, err = command.build("--dims", "16", "--compact", "--out", tmp_path / "x.s4gpack")
     assert code == 2
     assert err.startswith("error: --compact chooses --dims itself; give one of them (see ")
 
 
 def test_the_number_of_workers_does_not_show(command: Command, tmp_path: Path) -> None:
     for workers in ("1", "3"):
-        _told(command, tmp_path / workers, "--workers", workers)
+        _told(command, tmp_path / f"{workers}.s4gpack", "--workers", workers)
     assert (tmp_path / "1.s4gpack").read_bytes() == (tmp_path / "3.s4gpack").read_bytes()
     assert command.build("--workers", "0", "--out", tmp_path / "p.s4gpack")[0] == 2
 

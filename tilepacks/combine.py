@@ -48,7 +48,7 @@ class CombineOptions:
     """How levels are made anew.
 
     Attributes:
-        links: wanted per node of the search graph.
+        links: wanted per node of a sample's graph; half as many where all tiles are linked.
         graph_min_vectors: levels with fewer distinct vectors are scanned, not linked; None: as
             many as a scan is fast enough for.
         progress: how to show progress.

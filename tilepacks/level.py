@@ -119,7 +119,7 @@ def finish_level(
         probes: to measure what the finished level finds.
         folder: for large temporary files.
         variants: how many the pack has.
-        links: wanted per node of the graph.
+        links: wanted per node of a sample's graph; half as many where all tiles are linked.
         graph_min_vectors: with fewer distinct vectors there is no graph.
         advance: told how many vectors are linked.
 
@@ -161,7 +161,7 @@ def pack_level(
         tiles: all of them.
         folder: for large temporary files.
         variants: how many the pack has.
-        links: wanted per node of the graph.
+        links: wanted per node of a sample's graph; half as many where all tiles are linked.
         graph_min_vectors: with fewer distinct vectors there is no graph.
         advance: told how many vectors are linked.
         views: (P, D) float32, vectors of trial views to choose the search by, and
@@ -269,10 +269,12 @@ def _link(
     search: LevelSearch, folder: Path, links: int, advance: Callable[[int], None]
 ) -> tuple[LevelSearch, bytes]:
     """Return the search with a graph over its sample, and the graph's section."""
-    codes = search.codes if search.sample is None else search.codes[search.sample]
+    codes, m = search.codes, max(2, links // 2)  # many nodes: each link is paid for by all tiles
+    if search.sample is not None:
+        codes, m = codes[search.sample], links
     dims = min(GRAPH_DIMS, codes.shape[1])
     graph = build_graph(
-        lambda start, stop: dequantise(codes[start:stop], dims), len(codes), folder, links, advance
+        lambda start, stop: dequantise(codes[start:stop], dims), len(codes), folder, m, advance
     )
     section = encode_graph(graph)
     return dataclasses.replace(search, graph=assemble(graph, codes, dims, folder)), section

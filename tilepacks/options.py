@@ -27,7 +27,7 @@ class BuildOptions:
         dims: length of its vectors; None: the fewest that lose nothing.
         headings: how many headings each tile is embedded at.
         imagery_quality: of the WebP tiles of a pyramid of its imagery, 1 to 100; None: none.
-        links: wanted per node of the search graph.
+        links: wanted per node of a sample's graph; half as many where all tiles are linked.
         graph_min_vectors: levels with fewer distinct vectors are scanned, not linked; None: as
             many as a scan is fast enough for.
         workers: threads that read imagery; no part of the result.

@@ -166,7 +166,7 @@ def build_packs(
     return seconds
 
 
-def build_others(embeddings: Floats, folder: Path) -> dict[str, float]:
+def build_others(embeddings: Floats, folder: Path, only: str | None) -> dict[str, float]:
     """Build the other indexes; return seconds. One thread."""
     seconds = {}
     makers: dict[str, Callable[[Floats, Path], None]] = {
@@ -176,6 +176,8 @@ def build_others(embeddings: Floats, folder: Path) -> dict[str, float]:
         "exact f32": lambda vectors, path: np.save(path.open("wb"), vectors),
     }
     for name, make in makers.items():
+        if only and not name.startswith(tuple(only.split(","))):
+            continue
         start = time.perf_counter()
         try:
             make(embeddings, folder / name)
@@ -300,6 +302,7 @@ def main() -> None:
     parser.add_argument("--bbox", help="W,S,E,N")
     parser.add_argument("--synthetic", type=int, metavar="N", help="number of made-up tiles")
     parser.add_argument("--queries", type=int, default=1000)
+    parser.add_argument("--only", help="rows whose names begin so, for example pack,hnswlib")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -348,7 +351,7 @@ def table(
         probes = make_probes([ground], plan.frame, lattice, cells[::-1], engine, options.queries)
         queries, east, north = probes.embeddings, probes.east_m, probes.north_m
     np.save(folder / "queries.npy", queries)
-    seconds |= build_others(embeddings, folder)
+    seconds |= build_others(embeddings, folder, options.only)
     truth = (
         np.argsort(-(queries @ embeddings.T), axis=1)[:, :_K]
         if len(cells) <= 200_000
@@ -360,6 +363,8 @@ def table(
           f"{'p99 ms':>8}{'r@1':>7}{'r@10':>7}{'found':>7}")  # fmt: skip
     tile_east, tile_north = lattice.centers_m(cells)
     for index in seconds:
+        if options.only and not index.startswith(tuple(options.only.split(","))):
+            continue
         command = [sys.executable, __file__, "--worker", index, str(folder)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         told = json.loads(done.stdout)

@@ -20,7 +20,7 @@ from .embed import BATCH, checked_embed
 from .quantise import Floats32
 from .tiling import Cells, Lattice
 
-# Where a graph may be used more are needed: half a percent is told from nothing by a thousand.
+# Where a graph may be used more are needed: a few in a thousand are not told from nothing by fewer.
 COUNT, COUNT_LINKED = 256, 1024
 _SEED = 3
 _MIN_VALID = 0.9

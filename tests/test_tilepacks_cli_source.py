@@ -113,7 +113,7 @@ def test_a_zoom_that_is_none_is_refused(
 ) -> None:
     code = run(
         "--source", server + "/{z}/{x}/{y}.png", "--zoom", "x", "--bbox", box(), "--attribution",
-        "a", "--encoder", toy_encoder, "--out", tmp_path / "p",
+        "a", "--encoder", toy_encoder, "--out", tmp_path / "p.s4gpack",
     )  # fmt: skip
     assert code == 2
     assert capfd.readouterr().err == (

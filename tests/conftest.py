@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -252,3 +253,19 @@ def toy_flight(tmp_path_factory: pytest.TempPathFactory, toy_source: Path) -> To
     (folder / "telemetry.csv").write_text("\n".join(telemetry) + "\n")
     (folder / "truth.csv").write_text("\n".join(truth) + "\n")
     return ToyFlight(folder / "photos", folder / "telemetry.csv", folder / "truth.csv", 60.0)
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """`s4g-pack` in this process: arguments in; exit code, stdout and stderr out."""
+    from s4g.core.console import run_command
+    from s4g.tilepacks.cli import cli
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as end:
+            run_command(cli, [str(argument) for argument in arguments])
+        out, err = capfd.readouterr()
+        code = end.value.code
+        return (code if isinstance(code, int) else 0), out, err
+
+    return call

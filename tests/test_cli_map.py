@@ -19,7 +19,6 @@ pytest.importorskip("shapely", reason="routes need shapely (the pack extra)")
 
 import rasterio
 
-from s4g.core.console import run_command
 from s4g.tilepacks.ambiguity import find_ambiguity
 from s4g.tilepacks.ambiguity_route import look_ahead, route_text, route_values, stretches
 from s4g.tilepacks.area import read_route
@@ -32,18 +31,6 @@ toy = SimpleNamespace(**runpy.run_path(str(_HERE.with_name("toy_vectors.py"))))
 land = SimpleNamespace(**runpy.run_path(str(_HERE.with_name("toy_map.py"))))
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    def call(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as end:
-            run_command(cli, [str(argument) for argument in arguments])
-        out, err = capfd.readouterr()
-        code = end.value.code
-        return (code if isinstance(code, int) else 0), out, err
-
-    return call
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +110,8 @@ def test_ambiguity_is_drawn_and_told(run: Run, pack: Path, tmp_path: Path) -> No
     assert found.hard.any() and not found.hard.all()
     assert lines[1:6] == [
         f"  hard at {round(float(lat[i]), 7):.6f},{round(float(lon[i]), 7):.6f}: cosine "
-        f"{round(float(found.cosine[row]), 4)} to a place {found.away_m[row]:.0f} m away"
+        f"{round(float(found.cosine[row]), 4)} to a place {found.away_m[row]:.0f} m away, "
+        f"margin {round(float(found.margin[row]), 4)}"
         for i, row in enumerate(worst)
     ]
     assert lines[6:] == [str(out)]
@@ -182,17 +170,16 @@ def test_the_hardest_places_come_first_though_others_have_a_nearer_rival(
     assert hard == (left <= 0).tolist()
 
 
-def test_json_has_no_distance_where_there_is_no_rival(run: Run, tmp_path: Path) -> None:
-    tiles = land.tiles_of(land.lattice_of(2, 2), toy.unit(4, 8))
-    land.write_map(tmp_path / "p.s4gpack", [tiles]).close()
-    code, text, _ = run("ambiguity", tmp_path / "p.s4gpack", "--json")
-    places = json.loads(text, parse_constant=pytest.fail)["hardest"]
-    assert code == 0 and [place["rival_away_m"] for place in places] == [None] * 4
-    code, text, _ = run("ambiguity", tmp_path / "p.s4gpack")
-    assert text == (
-        "level 64 m, 4 tiles: the most similar place elsewhere has a cosine of -1.0 (median), "
-        "-1.0 (95 %), -1.0 (most); 0.0% of them are hard\n"
+def test_a_level_without_another_place_is_refused(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "p.s4gpack"
+    land.write_map(path, [land.tiles_of(land.lattice_of(2, 2), toy.unit(4, 8))]).close()
+    code, text, err = run("ambiguity", path, "--out", tmp_path / "a.png")
+    assert (code, text) == (2, "")
+    assert err == (
+        f"error: {path}: level 64 m: its tiles are all less than a footprint apart, there is no "
+        "other place to compare them with; choose a finer --level\n"
     )
+    assert [file.name for file in tmp_path.iterdir()] == ["p.s4gpack"]
 
 
 NOTE = (

@@ -22,7 +22,6 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from s4g.core.console import run_command
 from s4g.core.engine import load_engine
 from s4g.core.errors import InputError, IntegrityError, S4GError
 from s4g.core.geo import BBox, LocalFrame
@@ -912,18 +911,6 @@ def test_a_pack_without_imagery_leaves_a_hole_and_is_told(tmp_path: Path, built:
 
 
 # The commands.
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    def call(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as end:
-            run_command(cli, [str(argument) for argument in arguments])
-        out, err = capfd.readouterr()
-        code = end.value.code
-        return (code if isinstance(code, int) else 0), out, err
-
-    return call
 
 
 def test_extract_shows_what_it_wrote(run: Run, tmp_path: Path, plain: Path) -> None:

@@ -18,10 +18,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from s4g.core.console import run_command
 from s4g.core.errors import InputError, IntegrityError
 from s4g.core.geo import BBox, LocalFrame
-from s4g.tilepacks.cli import cli
 from s4g.tilepacks.combine import CombineOptions, extract_pack, merge_packs
 from s4g.tilepacks.diff import Difference, LevelDiff, PackDiff, compare_packs
 from s4g.tilepacks.format import encode_container, open_container
@@ -488,18 +486,6 @@ def test_progress_counts_what_both_have(tmp_path: Path) -> None:
 
 
 # The command.
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    def call(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as end:
-            run_command(cli, [str(argument) for argument in arguments])
-        out, err = capfd.readouterr()
-        code = end.value.code
-        return (code if isinstance(code, int) else 0), out, err
-
-    return call
 
 
 def test_exit_code_is_0_where_nothing_differs(run: Run, tmp_path: Path, plain: Path) -> None:

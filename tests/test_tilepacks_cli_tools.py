@@ -8,23 +8,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from s4g.core.console import run_command
 from s4g.tilepacks.cli import cli
 from s4g.tilepacks.reader import open_pack
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    def call(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as end:
-            run_command(cli, [str(argument) for argument in arguments])
-        out, err = capfd.readouterr()
-        code = end.value.code
-        return (code if isinstance(code, int) else 0), out, err
-
-    return call
 
 
 @pytest.fixture

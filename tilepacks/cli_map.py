@@ -181,6 +181,11 @@ def _everywhere(
     from .pictures import draw_ambiguity
 
     found, record = _compared(pack, level, tiles), pack.levels[level]
+    if (found.rival < 0).all():
+        raise InputError(
+            f"{pack.path}: level {record.footprint_m:g} m: its tiles are all less than a footprint "
+            "apart, there is no other place to compare them with; choose a finer --level"
+        )
     if out is not None and out.suffix.lower() in _TIFF:
         write_ambiguity(out, pack, level, found, overwrite)
     elif out is not None:
@@ -197,6 +202,7 @@ def _everywhere(
             "lon": round(float(lon[i]), 7),
             "cosine": round(float(found.cosine[row]), 4),
             "rival_away_m": _rounded(found.away_m[row], 1),
+            "margin": _rounded(found.margin[row], 4),
             "hard": bool(found.hard[row]),
         }
         for i, row in enumerate(worst)
@@ -215,10 +221,11 @@ def _everywhere(
     )
     for place in hardest:
         if place["rival_away_m"] is not None:
+            margin = "" if place["margin"] is None else f", margin {place['margin']}"
             click.echo(
                 f"  {'hard' if place['hard'] else 'least safe'} at {place['lat']:.6f},"
                 f"{place['lon']:.6f}: cosine {place['cosine']} to a place "
-                f"{place['rival_away_m']:.0f} m away"
+                f"{place['rival_away_m']:.0f} m away{margin}"
             )
 
 

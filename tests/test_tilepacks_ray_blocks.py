@@ -42,6 +42,7 @@ def cluster() -> Iterator[Any]:
     ray.init(
         address="local",
         num_cpus=2,
+        num_gpus=1,  # none that is there: Ray hands out numbers
         include_dashboard=False,
         object_store_memory=100 << 20,
         log_to_driver=False,
@@ -61,8 +62,8 @@ def _recipe(source: Path, encoder: Path, opener: Callable[[str], Any], **given: 
         values = {"model_id": engine.spec.model_id, "min_valid": OPTIONS.min_valid, **given}
     variants = make_variants(1, OPTIONS.headings)
     return Recipe(
-        opener, (str(source),), encoder, device="cpu", threads=1, frame=plan.frame,
-        variants=variants, **values,
+        opener, (str(source),), encoder, threads=1, frame=plan.frame, variants=variants,
+        **{"device": "cpu", **values},
     )  # fmt: skip
 
 
@@ -90,6 +91,17 @@ def test_two_actors_build_the_same_bytes_as_this_process(
     _build(toy_source, toy_encoder, tmp_path / "plain.s4gpack")
     recipe = _recipe(toy_source, toy_encoder, open_ground)
     with RayEmbedder(recipe, 2) as embedder:
+        _build(toy_source, toy_encoder, tmp_path / "ray.s4gpack", embedder)
+    assert sha256(tmp_path / "ray.s4gpack") == sha256(tmp_path / "plain.s4gpack")
+
+
+@pytest.mark.slow
+def test_actors_that_hold_a_gpu_build_the_same_bytes(
+    cluster: Any, tmp_path: Path, toy_source: Path, toy_encoder: Path
+) -> None:
+    _build(toy_source, toy_encoder, tmp_path / "plain.s4gpack")
+    recipe = _recipe(toy_source, toy_encoder, open_ground, device="auto")
+    with RayEmbedder(recipe, 1) as embedder:
         _build(toy_source, toy_encoder, tmp_path / "ray.s4gpack", embedder)
     assert sha256(tmp_path / "ray.s4gpack") == sha256(tmp_path / "plain.s4gpack")
 

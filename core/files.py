@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -15,6 +16,13 @@ from typing import Any
 from .errors import InputError, S4GError
 
 _HASH_BLOCK_BYTES = 1 << 20
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_ELSEWHERE = "choose another place"
+_REMEDIES = {
+    **dict.fromkeys(NO_SPACE, f"free some space or {_ELSEWHERE}"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), f"change the permissions or {_ELSEWHERE}"),
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
 
 
 def sha256_bytes(data: bytes | memoryview) -> str:
@@ -58,11 +66,13 @@ def check_output(path: Path, overwrite: bool) -> None:
     """Refuse early, before long work, an output that exists or whose folder does not.
 
     Raises:
-        InputError: `path` exists and `overwrite` is false, or its folder is missing.
+        InputError: `path` exists and `overwrite` is false, or its folder is missing or is none.
     """
     if path.exists() and not overwrite:
         raise InputError(f"{path}: already exists; pass --overwrite to replace it")
     if not path.parent.is_dir():
+        if path.parent.exists():
+            raise InputError(f"{path}: {path.parent} is a file, not a folder; choose another place")
         raise InputError(f"{path}: the folder {path.parent} does not exist; create it first")
 
 
@@ -98,7 +108,7 @@ def atomic_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
     except OSError as error:
         if _is_about_another_file(error, path, temporary):
             raise
-        raise _write_failure(path, error) from error
+        raise write_failure(path, error) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -118,7 +128,7 @@ def atomic_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
     try:
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     except OSError as error:
-        raise _write_failure(path, error) from error
+        raise write_failure(path, error) from error
     retired = temporary.with_name(temporary.name + ".old")
     try:
         temporary.chmod(0o755)
@@ -130,7 +140,7 @@ def atomic_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
     except OSError as error:
         if _is_about_another_file(error, path, temporary):
             raise
-        raise _write_failure(path, error) from error
+        raise write_failure(path, error) from error
     finally:
         if retired.exists() and not path.exists():
             retired.replace(path)
@@ -193,11 +203,14 @@ def _is_about_another_file(error: OSError, path: Path, temporary: Path) -> bool:
     return other not in (path, path.parent) and not other.is_relative_to(temporary)
 
 
-def _write_failure(path: Path, error: OSError) -> S4GError:
-    return S4GError(
-        f"{path}: cannot write ({error.strerror or error}); "
-        "free some space or choose another place; nothing was left behind"
-    )
+def why_not_written(error: OSError) -> str:
+    """Return what kept a file from being written, and what helps: `(reason); remedy`."""
+    return f"({error.strerror or error}); {_REMEDIES.get(error.errno or 0, _ELSEWHERE)}"
+
+
+def write_failure(path: Path, error: OSError) -> S4GError:
+    """Return the error of an output of which nothing was left."""
+    return S4GError(f"{path}: cannot write {why_not_written(error)}; nothing was left behind")
 
 
 def write_bytes(path: Path, data: bytes, overwrite: bool = False) -> None:

@@ -57,6 +57,16 @@ def test_an_output_in_a_missing_folder_is_refused(tmp_path: Path) -> None:
     )
 
 
+def test_an_output_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "ortho.tif").touch()
+    path = tmp_path / "ortho.tif" / "region.s4gpack"
+    with pytest.raises(InputError) as caught:
+        check_output(path, overwrite=True)
+    assert str(caught.value) == (
+        f"{path}: {path.parent} is a file, not a folder; choose another place"
+    )
+
+
 def test_a_file_appears_whole_when_the_block_ends(tmp_path: Path) -> None:
     path = tmp_path / "region.s4gpack"
     with atomic_file(path) as temporary:
@@ -95,6 +105,22 @@ def test_a_full_disk_is_a_failure_that_names_the_file_and_leaves_nothing(tmp_pat
     )
     assert caught.value.exit_code == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (errno.EROFS, "(Read-only file system); choose another place"),
+        (errno.EACCES, "(Permission denied); change the permissions or choose another place"),
+        (errno.EDQUOT, "(Disk quota exceeded); free some space or choose another place"),
+        (errno.ENAMETOOLONG, "(File name too long); choose a shorter name"),
+    ],
+)
+def test_the_remedy_is_that_of_the_cause(tmp_path: Path, number: int, told: str) -> None:
+    path = tmp_path / "out"
+    with pytest.raises(S4GError) as caught, atomic_file(path):
+        raise OSError(number, os.strerror(number))
+    assert str(caught.value) == f"{path}: cannot write {told}; nothing was left behind"
 
 
 def test_a_disk_that_fills_up_at_the_last_flush_leaves_the_old_file(

@@ -618,7 +618,7 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path: Path, plain: Path) -> 
     with pytest.raises(S4GError) as error:
         extract(plain, manifest(plain).bounds, out)
     assert str(error.value) == (
-        f"{out}: cannot write (File name too long); free some space or choose another place"
+        f"{out}: cannot write (File name too long); choose a shorter name; nothing was left behind"
     )
     assert not names(tmp_path)
 

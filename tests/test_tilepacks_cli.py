@@ -316,8 +316,9 @@ def test_full_disk_is_one_line_exit_code_1_and_leaves_nothing(
     )
     assert run.returncode == 1, run.stderr
     error = run.stderr.splitlines()[-1]
-    assert error.startswith(
-        f"error: {tmp_path}/.p.s4gpack.work: cannot write (File too large); free some space"
+    assert error == (
+        f"error: {path}: cannot write (File too large); free some space or choose another place; "
+        "nothing was left behind"
     )
     assert "Traceback" not in run.stderr
     assert list(tmp_path.iterdir()) == []

@@ -167,4 +167,35 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     out = tmp_path / "no" / "p.s4gpack"
     with pytest.raises(S4GError) as error, work_folder(out, PLAN):
         pass
-    assert str(error.value) == f"{work_path(out)}: cannot write (No such file or directory)"
+    assert str(error.value) == (
+        f"{out}: cannot write (No such file or directory); choose another place; nothing was left "
+        "behind"
+    )
+
+
+@pytest.mark.parametrize("full_at", ["build.json", "a", "level0"])
+def test_a_disk_that_is_full_from_the_start_leaves_no_folder_and_names_the_pack(
+    out: Path, monkeypatch: pytest.MonkeyPatch, full_at: str
+) -> None:
+    replace, mkdir = Path.replace, Path.mkdir
+
+    def full(path: Path) -> None:
+        if path.name == full_at:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(Path, "replace", lambda path, to: (full(to), replace(path, to))[1])
+    monkeypatch.setattr(Path, "mkdir", lambda path, **kinds: (full(path), mkdir(path, **kinds))[1])
+    with pytest.raises(S4GError) as error, work_folder(out, PLAN) as work:
+        work.sub("level0")
+        work.write("a", {}, {"x": b"abc"})
+    assert str(error.value) == (
+        f"{out}: cannot write (No space left on device); free some space or choose another place; "
+        "nothing was left behind"
+    )
+    assert list(out.parent.iterdir()) == []
+
+
+def test_what_was_read_and_failed_is_not_blamed_on_the_pack(out: Path) -> None:
+    with pytest.raises(FileNotFoundError), work_folder(out, PLAN):
+        (out.parent / "ortho.tif").read_bytes()
+    assert list(out.parent.iterdir()) == []

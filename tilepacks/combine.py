@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import __version__
-from ..core.errors import InputError, S4GError
-from ..core.files import check_output
+from ..core.errors import InputError
+from ..core.files import check_output, write_failure
 from ..core.geo import BBox, LocalFrame
 from .area import Area
 from .diff import differing, fitting_facts
@@ -255,9 +255,7 @@ def _scratch(out: Path) -> Iterator[Path]:
     try:
         folder = tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent)
     except OSError as error:
-        raise S4GError(
-            f"{out}: cannot write ({error.strerror}); free some space or choose another place"
-        ) from None
+        raise write_failure(out, error) from None
     with folder as path:
         yield Path(path)
 

@@ -52,7 +52,7 @@ def make_imagery(
         InputError: there is no imagery in the region.
         S4GError: the source is damaged, or the disk is full.
     """
-    (work.path / "imagery").mkdir(exist_ok=True)
+    work.sub("imagery")
     kept = KeptTiles(work, "imagery")
     names = []
     with ThreadPoolExecutor(workers, "s4g-imagery") as pool:

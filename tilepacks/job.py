@@ -71,7 +71,7 @@ class Job:
     def todo(self, advance: Callable[[int], None] = lambda steps: None) -> Iterator[BlockTask]:
         """Yield the blocks that are not done yet; `advance` is told of the others."""
         for number, lattice in enumerate(self.plan.lattices):
-            (self._work.path / _folder(number)).mkdir(exist_ok=True)
+            self._work.sub(_folder(number))
             for index, block in enumerate(blocks(lattice)):
                 wanted = self.plan.wanted(lattice, block)
                 done = self._work.read(_block_name(number, index)) if wanted.any() else None

@@ -17,11 +17,24 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import InputError, IntegrityError, S4GError
-from ..core.files import atomic_file
+from ..core.files import NO_SPACE, atomic_file, write_failure
 from .format import Buffer, Container, encode_container, open_container
 
 _PLAN = "build.json"
 _LOCK = "lock"
+
+
+class _WriteError(S4GError):
+    """Something in the folder could not be written: the `OSError` that it was raised from."""
+
+    def __init__(self, path: Path, cause: OSError) -> None:
+        """Tell how to go on."""
+        first = "free some space and " if cause.errno in NO_SPACE else ""
+        super().__init__(
+            f"{path}: cannot write ({cause.strerror}); {first}run the same command to go on: what "
+            "is done is kept there"
+        )
+        self.cause = cause
 
 
 class WorkFolder:
@@ -36,8 +49,15 @@ class WorkFolder:
         self.path = path
 
     def sub(self, name: str) -> WorkFolder:
-        """Return a part of the folder, for a build within this one."""
-        (self.path / name).mkdir(exist_ok=True)
+        """Return a part of the folder, made if need be, for a build within this one.
+
+        Raises:
+            S4GError: the disk is full; what is done stays.
+        """
+        try:
+            (self.path / name).mkdir(exist_ok=True)
+        except OSError as error:
+            raise _WriteError(self.path, error) from error
         return WorkFolder(self.path / name)
 
     def has(self, name: str) -> bool:
@@ -58,12 +78,9 @@ class WorkFolder:
                 for part in encode_container(values, sections):
                     file.write(part)
         except S4GError as error:
-            cause = error.__cause__
-            reason = cause.strerror if isinstance(cause, OSError) else error
-            raise S4GError(
-                f"{self.path}: cannot write ({reason}); free some space and run the same command "
-                "to go on: what is done is kept there"
-            ) from error
+            if isinstance(error.__cause__, OSError):
+                raise _WriteError(self.path, error.__cause__) from error
+            raise
 
     def read(self, name: str) -> Container | None:
         """Return an entry, verified whole, or None where it is missing or damaged."""
@@ -105,7 +122,9 @@ def work_folder(out: Path, plan: Mapping[str, Any], restart: bool = False) -> It
         path.mkdir(exist_ok=True)
         lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise S4GError(f"{path}: cannot write ({error.strerror})") from None
+        with contextlib.suppress(OSError):
+            path.rmdir()
+        raise (_WriteError(path, error) if path.exists() else write_failure(out, error)) from None
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -113,23 +132,26 @@ def work_folder(out: Path, plan: Mapping[str, Any], restart: bool = False) -> It
             raise InputError(
                 f"{out}: another s4g-pack is building it; wait for it, or choose another --out"
             ) from None
-        if restart:
-            _empty(path)
-        _remove_torn(out)
-        _check_plan(out, path, plan)
         try:
+            if restart:
+                _empty(path)
+            _remove_torn(out)
+            _check_plan(out, path, plan)
             yield WorkFolder(path)
-        except BaseException:
-            _remove_if_nothing_is_done(path)
+        except BaseException as error:
+            if _remove_if_nothing_is_done(path) and isinstance(error, _WriteError):
+                raise write_failure(out, error.cause) from error
             raise
     finally:
         os.close(lock)
 
 
-def _remove_if_nothing_is_done(path: Path) -> None:
+def _remove_if_nothing_is_done(path: Path) -> bool:
+    """Return whether there is nothing to go on from, and no folder any more."""
     done = [file for file in path.rglob("*") if file.is_file() and file.name not in (_PLAN, _LOCK)]
     if not done:
         shutil.rmtree(path, ignore_errors=True)
+    return not done
 
 
 def _remove_torn(out: Path) -> None:
@@ -151,8 +173,12 @@ def _check_plan(out: Path, path: Path, plan: Mapping[str, Any]) -> None:
     wanted = json.loads(json.dumps(plan))
     if not file.exists():
         _empty(path)  # what is there without a plan is of another build, half removed
-        with atomic_file(file, overwrite=True) as temporary:
-            temporary.write_text(json.dumps(plan, indent=2, sort_keys=True), encoding="utf-8")
+        try:
+            with atomic_file(file, overwrite=True) as temporary:
+                temporary.write_text(json.dumps(plan, indent=2, sort_keys=True), encoding="utf-8")
+        except S4GError as error:
+            assert isinstance(error.__cause__, OSError)
+            raise _WriteError(path, error.__cause__) from error
         return
     try:
         found = json.loads(file.read_text(encoding="utf-8"))

@@ -55,6 +55,19 @@ def gdal_errors() -> tuple[type[Exception], type[Exception], type[Exception]]:
     return errors.RasterioError, errors.CRSError, rasterio._err.CPLE_BaseError
 
 
+def gdal_reason(error: Exception, name: str) -> str:
+    """Return what GDAL says in short: without the file's name and the SQL that failed.
+
+    Args:
+        error: of `gdal_errors`.
+        name: as GDAL was given it; whoever tells the reason names the file.
+    """
+    text = str(error).rpartition("failed: ")[2]
+    for told in (f"'{name}' ", f"`{name}' ", f"{name}: "):
+        text = text.replace(told, "")
+    return " ".join(text.split()).rstrip(".")
+
+
 @dataclass(frozen=True)
 class RasterPath:
     """A raster as people and as GDAL name it.
@@ -190,7 +203,8 @@ def _refuse_description(path: RasterPath) -> None:
 
 def _open_error(path: RasterPath, error: Exception) -> S4GError:
     if not path.remote:
-        return InputError(f"{path.name}: not an image that can be read ({error})")
+        reason = gdal_reason(error, path.gdal)
+        return InputError(f"{path.name}: not an image that can be read ({reason})")
     if (answer := _http_answer(error)) is None:
         return InputError(
             f"{path.name}: the server sent no GeoTIFF; give the address of the file itself"
@@ -225,7 +239,8 @@ def reading(path: RasterPath) -> Iterator[None]:
                 f"{path.name}: reading stopped ({reason}); check the network and try again"
             ) from None
         raise IntegrityError(
-            f"{path.name}: cannot be read ({error}); the file is damaged, fetch it again"
+            f"{path.name}: cannot be read ({gdal_reason(error, path.gdal)}); the file is damaged, "
+            "fetch it again"
         ) from None
 
 

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import errno
+import os
 import runpy
+import shutil
 import sqlite3
 import sys
 import xml.etree.ElementTree as ET
@@ -394,11 +397,11 @@ def test_what_cannot_be_written_leaves_nothing_behind(
 
     def full(*values: Any, **given: Any) -> Any:
         if given["layer"] == layer:
-            raise pyogrio.errors.DataSourceError("disk full")
+            raise pyogrio.errors.DataSourceError("sqlite3_exec(INSERT) failed: disk full")
         return real(*values, **given)
 
     def full_picture(*values: Any, **given: Any) -> Any:
-        raise rasterio.errors.RasterioIOError("disk full")
+        raise rasterio.errors.RasterioIOError(f"{values[0]}: disk full")
 
     path = tmp_path / "p.gpkg"
     path.write_text("mine")
@@ -407,10 +410,44 @@ def test_what_cannot_be_written_leaves_nothing_behind(
         monkeypatch.setattr(rasterio, "open", full_picture)
     with pytest.raises(S4GError) as error:
         export_geopackage(pack, path, [1], {}, overwrite=True)
-    assert str(error.value) == f"{path}: cannot be written (disk full); free some space"
+    assert str(error.value) == (
+        f"{path}: cannot write (disk full); free some space or choose another place; "
+        "nothing was left behind"
+    )
     assert error.value.exit_code == 1
     assert [found.name for found in tmp_path.iterdir()] == ["p.gpkg"]
     assert path.read_text() == "mine"
+
+
+def test_a_full_disk_is_told_so_whatever_gdal_says(
+    pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*values: Any, **given: Any) -> Any:
+        raise pyogrio.errors.DataLayerError("Failed to prepare SQL INSERT: no such table: region")
+
+    monkeypatch.setattr(pyogrio.raw, "write", fail)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=4096))
+    with pytest.raises(S4GError) as error:
+        export_geopackage(pack, tmp_path / "p.gpkg", [1], {})
+    assert str(error.value) == (
+        f"{tmp_path / 'p.gpkg'}: cannot write (No space left on device); free some space or choose "
+        "another place; nothing was left behind"
+    )
+
+
+def test_a_place_that_is_read_only_is_told_in_the_systems_words(
+    pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(file: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(file))
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    with pytest.raises(S4GError) as error:
+        export_geopackage(pack, tmp_path / "p.gpkg", [1], {})
+    assert str(error.value) == (
+        f"{tmp_path / 'p.gpkg'}: cannot write (Read-only file system); choose another place; "
+        "nothing was left behind"
+    )
 
 
 def test_pyogrio_missing_is_said(

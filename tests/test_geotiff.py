@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import errno
+import os
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -221,26 +223,46 @@ def test_an_existing_file_is_kept(pack: Pack, tmp_path: Path) -> None:
         assert file.count == 1
 
 
-@pytest.mark.parametrize("mode", ["w", "r+"])
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (errno.ENOSPC, "(No space left on device); free some space or choose another place"),
+        (errno.EROFS, "(Read-only file system); choose another place"),
+    ],
+)
 def test_what_cannot_be_written_leaves_nothing_behind(
-    pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+    pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, told: str
 ) -> None:
-    real = rasterio.open
-
-    def full(path: Path, how: str = "r", **given: Any) -> Any:
-        if how == mode:
-            raise rasterio.errors.RasterioIOError("disk full")
-        return real(path, how, **given)
+    def full(file: Path, data: bytes) -> int:
+        raise OSError(number, os.strerror(number), str(file))
 
     path = tmp_path / "d.tif"
     path.write_text("mine")
-    monkeypatch.setattr(rasterio, "open", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(S4GError) as error:
         write_detail(path, pack, 0, overwrite=True)
-    assert str(error.value) == f"{path}: cannot be written (disk full); free some space"
+    assert str(error.value) == f"{path}: cannot write {told}; nothing was left behind"
     assert error.value.exit_code == 1
     assert [found.name for found in tmp_path.iterdir()] == ["d.tif"]
     assert path.read_text() == "mine"
+
+
+def test_a_disk_that_is_full_is_one_line_with_no_word_of_gdal(pack: Pack, tmp_path: Path) -> None:
+    # A limit on the size of files stands in for a full disk: GDAL itself would meet it too.
+    code = (
+        "import resource, sys; from s4g.tilepacks.cli import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (512, 512)); main()"
+    )
+    path = tmp_path / "d.tif"
+    words = ["preview", str(pack.path), "--out", str(path)]
+    run = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
+    )
+    assert (run.returncode, run.stdout) == (1, "")
+    assert run.stderr == (
+        f"error: {path}: cannot write (File too large); free some space or choose another place; "
+        "nothing was left behind\n"
+    )
 
 
 def test_rasterio_missing_is_said(

@@ -6,6 +6,9 @@ QGIS itself keeps the styles of layers in.
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,13 +18,14 @@ import numpy.typing as npt
 
 from ..core.errors import S4GError
 from ..core.files import atomic_file
-from ..core.raster_files import gdal_errors, load_rasterio
+from ..core.raster_files import gdal_errors, gdal_reason, load_rasterio
 from .ambiguity import Ambiguity
 from .geopackage_style import Style, ambiguity_style, detail_style, style_rows
 from .options import Progress, silent
 from .reader import Pack
 from .tiling import Cells
 
+_FULL_BYTES = 1 << 20  # a disk with less is taken for full when a write fails
 _BATCH = 50_000  # squares written at once: 5 MB of polygons
 _DETAIL_STEPS = 16
 _GEOMETRY = "geom"
@@ -60,6 +64,8 @@ def export_geopackage(
     """
     errors = pyogrio_errors()
     with atomic_file(path, overwrite) as temporary:
+        temporary.touch()  # or the system says why not, which SQLite does not
+        temporary.unlink()
         try:
             _write_picture(temporary, pack)
             _write(temporary, "region", _region_square(pack), _region(pack))
@@ -73,7 +79,13 @@ def export_geopackage(
                 styles.append(detail_style(name, stride_m))
             _write_styles(temporary, styles)
         except errors as error:
-            raise S4GError(f"{path}: cannot be written ({error}); free some space") from None
+            reason = gdal_reason(error, str(temporary))
+            if shutil.disk_usage(path.parent).free < _FULL_BYTES:
+                reason = os.strerror(errno.ENOSPC)  # GDAL has many other words for it
+            raise S4GError(
+                f"{path}: cannot write ({reason}); free some space or choose another place; "
+                "nothing was left behind"
+            ) from None
 
 
 def pyogrio_errors() -> tuple[type[Exception], ...]:

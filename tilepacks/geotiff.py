@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..core.errors import InputError, S4GError
+from ..core.errors import InputError
 from ..core.files import atomic_file
-from ..core.raster_files import gdal_errors, load_rasterio
+from ..core.raster_files import load_rasterio
 from .ambiguity import Ambiguity
 from .reader import Pack
 from .search import Ids
@@ -69,7 +69,8 @@ def _write(
     """Write values of tiles (T,); of several in a place the last counts.
 
     A strip of rows is held at a time: the lattice of a long, oblique corridor may have a thousand
-    times more places than tiles. Blocks without tiles take no space in the file.
+    times more places than tiles. Blocks without tiles take no space in the file, which
+    is compressed and held until it is written.
     """
     rasterio = load_rasterio()
     lattice = pack.manifest.levels[level].lattice
@@ -90,24 +91,23 @@ def _write(
         "tiled": True, "blockxsize": _BLOCK_PX, "blockysize": _BLOCK_PX,
         "compress": "deflate", "predictor": 3, "sparse_ok": True, "bigtiff": "if_safer",
     }  # fmt: skip
-    with atomic_file(path, overwrite) as temporary:
-        try:
-            with rasterio.open(temporary, "w", **profile) as file:
-                file.update_tags(pack=pack.path.name, level_m=f"{lattice.footprint_m:g}")
-                file.descriptions = tuple(bands)
-                strips = rows // _BLOCK_PX
-                for strip in np.unique(strips).tolist():
-                    own = np.flatnonzero(strips == strip)
-                    top = strip * _BLOCK_PX
-                    height = min(_BLOCK_PX, lattice.rows - top)
-                    image = np.full((len(bands), height, lattice.columns), np.nan, np.float32)
-                    for band, values in enumerate(bands.values()):
-                        image[band, rows[own] - top, columns[own]] = values[own]
-                    window = rasterio.windows.Window(0, top, lattice.columns, height)
-                    file.write(image, window=window)
-            with rasterio.open(temporary, "r+") as file:
-                factors = [2**n for n in range(1, 16) if max(file.shape) > _BLOCK_PX << (n - 1)]
-                if factors:
-                    file.build_overviews(factors, rasterio.enums.Resampling.average)
-        except gdal_errors() as error:
-            raise S4GError(f"{path}: cannot be written ({error}); free some space") from None
+    # In memory first: what GDAL says of a full disk is many lines, and names the temporary file.
+    with atomic_file(path, overwrite) as temporary, rasterio.MemoryFile(ext=".tif") as memory:
+        with memory.open(**profile) as file:
+            file.update_tags(pack=pack.path.name, level_m=f"{lattice.footprint_m:g}")
+            file.descriptions = tuple(bands)
+            strips = rows // _BLOCK_PX
+            for strip in np.unique(strips).tolist():
+                own = np.flatnonzero(strips == strip)
+                top = strip * _BLOCK_PX
+                height = min(_BLOCK_PX, lattice.rows - top)
+                image = np.full((len(bands), height, lattice.columns), np.nan, np.float32)
+                for band, values in enumerate(bands.values()):
+                    image[band, rows[own] - top, columns[own]] = values[own]
+                window = rasterio.windows.Window(0, top, lattice.columns, height)
+                file.write(image, window=window)
+        with rasterio.open(memory.name, "r+") as file:
+            factors = [2**n for n in range(1, 16) if max(file.shape) > _BLOCK_PX << (n - 1)]
+            if factors:
+                file.build_overviews(factors, rasterio.enums.Resampling.average)
+        temporary.write_bytes(memory.getbuffer())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -111,6 +111,12 @@ class MosaicGround:
             boxes = np.array([frame.local_bounds(source.bounds) for source in self.sources])
             index = self._index = (frame, boxes)
         return index[1]
+
+    def value_ranges(self) -> Iterator[tuple[float, float]]:
+        """Yield the least and the greatest value of each raster, which is read for it."""
+        for source in self.sources:
+            if isinstance(source, RasterGround):
+                yield from source.value_ranges()
 
     @property
     def files(self) -> tuple[Path, ...]:

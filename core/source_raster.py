@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,18 @@ class RasterGround:
         if self._nodata is None:
             return np.asarray(warped.read(warped.count) > 0)
         return np.asarray(warped.read_masks(self._bands).any(axis=0))
+
+    def value_ranges(self) -> Iterator[tuple[float, float]]:
+        """Yield the least and the greatest of its valid values, as far as a sample tells.
+
+        Raises:
+            IntegrityError: a part of the file is damaged.
+            S4GError: a server stopped to answer.
+        """
+        with self._files.borrow(self._path) as dataset, reading(self._path):
+            found = quantiles(dataset, self._bands, self._alpha)
+        if found is not None:
+            yield float(found.min()), float(found.max())
 
     @property
     def files(self) -> tuple[Path, ...]:

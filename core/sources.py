@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import glob
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from .errors import InputError
 from .ground import GroundSource
+from .stretch import check_stretch
 
 if TYPE_CHECKING:
+    from .source_mosaic import MosaicGround
+    from .source_raster import RasterGround
     from .source_xyz_url import UrlOptions
     from .tile_pyramid import TileReader
 
@@ -26,9 +29,29 @@ def open_ground(source: str, stretch: tuple[float, float] | None = None) -> Grou
             pixels as they are and to choose for others.
 
     Raises:
-        InputError: there is no such file, it is no image, or it has no georeference.
+        InputError: there is no such file, it is no image, it has no georeference, or the stretch
+            leaves nothing to see.
         S4GError: a server does not answer.
     """
+    ground = _open(source, stretch)
+    if stretch is not None and takes_stretch(ground):
+        try:
+            check_stretch(stretch, ground.name, ground.value_ranges())
+        except BaseException:
+            ground.close()
+            raise
+    return ground
+
+
+def takes_stretch(ground: GroundSource) -> TypeGuard[RasterGround | MosaicGround]:
+    """Return whether a stretch has an effect on imagery: on rasters, not on tiles of 8 bits."""
+    from .source_mosaic import MosaicGround
+    from .source_raster import RasterGround
+
+    return isinstance(ground, (RasterGround, MosaicGround))
+
+
+def _open(source: str, stretch: tuple[float, float] | None) -> GroundSource:
     if source == "landscape" or source.startswith("landscape:"):
         from .landscape import open_landscape
 

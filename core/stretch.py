@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +52,32 @@ def given_stretch(low_high: tuple[float, float]) -> Stretch:
     if not (np.isfinite([low, high]).all() and low < high):
         raise InputError(f"--stretch {low:g},{high:g}: give two numbers, the lower one first")
     return Stretch((low,), (high,))
+
+
+def check_stretch(
+    low_high: tuple[float, float], name: str, ranges: Iterable[tuple[float, float]]
+) -> None:
+    """Refuse a stretch that leaves nothing to see.
+
+    Args:
+        low_high: the values that become black and white.
+        name: of the imagery.
+        ranges: least and greatest value of its rasters; no more are asked for than it takes.
+
+    Raises:
+        InputError: every value becomes black or white.
+    """
+    (low, high), seen = low_high, []
+    for least, most in ranges:
+        if least < high and most > low:
+            return
+        seen.append((least, most))
+    if seen:
+        least, most = min(v for v, _ in seen), max(v for _, v in seen)
+        raise InputError(
+            f"--stretch {low:g},{high:g}: leaves {name} all black or all white; its values lie "
+            f"between {least:g} and {most:g}"
+        )
 
 
 def common_stretch(curves: Sequence[Quantiles]) -> Stretch:

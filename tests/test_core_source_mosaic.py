@@ -321,6 +321,18 @@ def test_16_bit_rasters_are_stretched_together(tmp_path: Path) -> None:
     )
 
 
+def test_a_stretch_may_leave_some_rasters_black_but_not_all(tmp_path: Path) -> None:
+    for name, value in (("a.tif", 1000), ("b.tif", 5000)):
+        write(tmp_path / name, np.full((3, 40, 40), value, np.uint16))
+    open_ground(str(tmp_path), stretch=(4000, 6000)).close()
+    with pytest.raises(InputError) as caught:
+        open_ground(str(tmp_path), stretch=(6000, 7000))
+    assert str(caught.value) == (
+        f"--stretch 6000,7000: leaves {tmp_path} all black or all white; its values lie between "
+        "1000 and 5000"
+    )
+
+
 def test_a_given_stretch_is_that_of_every_raster(tmp_path: Path) -> None:
     write(tmp_path / "a.tif", np.full((3, 100, 100), 1000, np.uint16))
     write(tmp_path / "b.tif", np.full((3, 100, 100), 500, np.uint16), east_m=50)

@@ -253,6 +253,24 @@ def test_pixels_of_16_bits_or_fractions_are_stretched(
     assert np.abs(np.diff(red, axis=1) - 255 / 192).max() < 2
 
 
+@pytest.mark.parametrize("stretch", [(0, 999), (0, 1000), (3189, 4000)])
+def test_a_stretch_beyond_all_values_is_refused_with_their_range(
+    tmp_path: Path, stretch: tuple[float, float]
+) -> None:
+    image = ramp().astype(np.uint16) * 10 + 800  # from 20 to 239, so 1000 to 3190
+    image[:, :, 2] = 1000
+    image[-1, -1] = 3189
+    path = write(tmp_path / "a.tif", image)
+    with pytest.raises(InputError) as caught:
+        open_ground(str(path), stretch)
+    assert str(caught.value) == (
+        f"--stretch {stretch[0]},{stretch[1]}: leaves {path} all black or all white; its values "
+        "lie between 1000 and 3189"
+    )
+    open_ground(str(path), (0, 1001)).close()
+    open_ground(str(path), (3188, 4000)).close()
+
+
 def test_every_window_is_stretched_alike(tmp_path: Path) -> None:
     source = RasterGround(write(tmp_path / "a.tif", ramp().astype(np.uint16) * 99))
     frame = LocalFrame(*source.bounds.center)

@@ -164,6 +164,9 @@ def test_dry_run_tells_tiles_and_bytes_and_writes_nothing(command: Command, tmp_
         (["--i-have-permission"], "--i-have-permission: is for tile servers, and none is among th"),
         (["--stretch", "3"], "--stretch 3: expected LOW,HIGH, the values of black and white"),
         (["--stretch", "9,3"], "--stretch 9,3"),
+        (["--stretch", "300,400"], "toy.tif all black or all white; its values lie between 1 and "),
+        (["--rate", "5"], "--rate: is for tile servers, and none is among the sources; leave it o"),
+        (["--retries", "0"], "--retries: is for tile servers, and none is among the sources; leav"),
         (["--encoder", "none.onnx"], "none.onnx: no such encoder; give an ONNX file or a bundle"),
     ],
 )  # fmt: skip
@@ -175,6 +178,38 @@ def test_wrong_input_is_one_line_and_exit_code_2(
     assert (code, out, len(lines)) == (2, "", 1)
     assert lines[0].startswith("error: ") and message in lines[0]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stretch_without_effect_is_refused(command: Command, tmp_path: Path) -> None:
+    options = ["--encoder", command.options[3], "--source", "landscape", "--stretch", "0,200"]
+    assert command(*options, "--out", tmp_path / "p.s4gpack") == (
+        2,
+        "",
+        "error: --stretch: has no effect on landscape, which is no raster; leave it out\n",
+    )
+    # Of one date it has.
+    code, _, err = command(*options, "--also", command.options[1], "--levels", "80", "--dry-run")
+    assert code == 0, err
+
+
+def test_a_credit_without_effect_is_told(command: Command) -> None:
+    code, _, err = command.build("--bbox", BOX, "--dry-run", "--attribution", "me", "--levels", 80)
+    assert code == 0
+    assert err == (
+        "note: --attribution is not used: "
+        f"{command.options[1]} has its own, 'toy imagery, public domain'\n"
+    )
+
+
+def test_options_of_a_build_are_refused_where_a_pack_is_told(
+    command: Command, toy_pack: Path
+) -> None:
+    code, out, err = command("--info", toy_pack, "--levels", "80", "--no-overview", "--threads", 0)
+    assert (code, out) == (2, "")
+    assert err.startswith(
+        "error: --info builds nothing; leave out --levels, --no-overview, --threads (see "
+    )
+    assert command("--info", toy_pack, "--debug", "--json")[0] == 0
 
 
 @pytest.mark.parametrize("option", ["--source", "--out"])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from ..core.console import (
     CommandGroup,
@@ -123,7 +124,11 @@ def cli() -> None:
     help="Of its WebP tiles, 1 to 100.  [default: 75]",
 )
 @click.option(
-    "--threads", type=click.IntRange(0), default=0, help="CPU threads; 0: as many as fit."
+    "--threads",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="CPU threads of the encoder; 0: as many as fit, with --engine ray one for each actor.",
 )
 @click.option(
     "--workers",
@@ -157,8 +162,8 @@ def build(
     attribution: str,
     stretch: str | None,
     zoom: str | None,
-    rate: float,
-    retries: int,
+    rate: float | None,
+    retries: int | None,
     contact: str,
     cache: Path | None,
     permission: bool,
@@ -187,6 +192,7 @@ def build(
 ) -> None:
     """Build a pack (the main job)."""
     if info is not None:
+        _check_alone("info", "as_json", "debug")
         _show_pack(info, as_json)
         return
     if source is None:
@@ -245,6 +251,7 @@ def build(
         )
         opening.check((source, *also))
         layers = [stack.enter_context(closing(opening.open(name))) for name in (source, *also)]
+        opening.check_use(layers)
         encoding = stack.enter_context(closing(load_engine(encoder, device, threads)))
         wanted = min(COMPACT_DIMS, encoding.spec.embedding_dim) if compact else dims
         check_dims(wanted, encoding.spec)
@@ -355,6 +362,18 @@ def _show_pack(path: Path, as_json: bool) -> None:
         pack.container.verify()
         told = pack_info(pack)
     click.echo(json.dumps(told, indent=2) if as_json else pack_text(told))
+
+
+def _check_alone(option: str, *beside: str) -> None:
+    """Refuse all options but these: a command that does something else has no use for them."""
+    context, others = click.get_current_context(), []
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        if context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
+            off = parameter.secondary_opts if context.params.get(name) is False else []
+            others += [] if name in (option, *beside) else (off or parameter.opts)[:1]
+    if others:
+        raise click.UsageError(f"--{option} builds nothing; leave out {', '.join(others)}.")
 
 
 def _bbox(text: str) -> Any:

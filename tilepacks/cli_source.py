@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ..core.console import parse_numbers
+from ..core.console import parse_numbers, say
 from ..core.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,16 +41,12 @@ _OPTIONS = (
     click.option(
         "--rate",
         type=click.FloatRange(0.01, 1000),
-        default=5.0,
-        show_default=True,
-        help="Requests per second to it, at most.",
+        help="Requests per second to it, at most.  [default: 5]",
     ),
     click.option(
         "--retries",
-        type=click.IntRange(0, 100),
-        default=5,
-        show_default=True,
-        help="How often a failed request is repeated.",
+        type=click.IntRange(0, 20),
+        help="How often a failed request is repeated.  [default: 5]",
     ),
     click.option("--contact", default="", help="Tells the server's operator who asks."),
     click.option(
@@ -81,8 +77,8 @@ class SourceOptions:
     attribution: str
     stretch: str | None
     zoom: str | None
-    rate_per_s: float
-    retries: int
+    rate_per_s: float | None
+    retries: int | None
     contact: str
     cache: Path | None
     permission: bool
@@ -102,7 +98,7 @@ class SourceOptions:
             if self.attribution and not ground.attribution:
                 ground.attribution = self.attribution
             return ground
-        from ..core.source_xyz_url import UrlOptions
+        from ..core.source_xyz_url import DEFAULT_RATE_PER_S, DEFAULT_RETRIES, UrlOptions
 
         if self.bounds is None:
             raise InputError("--bbox, --area or --route is missing: a tile server has no end")
@@ -116,16 +112,16 @@ class SourceOptions:
                 first,
                 last,
                 self.bounds,
-                self.rate_per_s,
+                DEFAULT_RATE_PER_S if self.rate_per_s is None else self.rate_per_s,
                 self.contact,
                 self.cache,
                 self.permission,
-                self.retries,
+                DEFAULT_RETRIES if self.retries is None else self.retries,
             ),
         )
 
     def check(self, sources: Sequence[str]) -> None:
-        """Refuse options that none of the sources will heed.
+        """Refuse options of tile servers where none of the sources is one.
 
         Raises:
             InputError: one of them was given; the message names it.
@@ -134,16 +130,36 @@ class SourceOptions:
             return
         given = {
             "--zoom": self.zoom,
-            "--contact": self.contact,
+            "--rate": self.rate_per_s,
+            "--retries": self.retries,
+            "--contact": self.contact or None,
             "--cache": self.cache,
-            "--i-have-permission": self.permission,
+            "--i-have-permission": self.permission or None,
         }
         for option, value in given.items():
-            if value:
+            if value is not None:
                 raise InputError(
                     f"{option}: is for tile servers, and none is among the sources; leave it out, "
                     "or give a template such as https://host/{z}/{x}/{y}.png"
                 )
+
+    def check_use(self, layers: Sequence[GroundSource]) -> None:
+        """Refuse or tell of options that none of the open sources heeds.
+
+        Raises:
+            InputError: `--stretch` was given, and none is a raster.
+        """
+        from ..core.sources import takes_stretch
+
+        if self.stretch is not None and not any(takes_stretch(layer) for layer in layers):
+            raise InputError(
+                f"--stretch: has no effect on {layers[0].name}, which is no raster; leave it out"
+            )
+        if self.attribution and all(layer.attribution != self.attribution for layer in layers):
+            say(
+                f"note: --attribution is not used: {layers[0].name} has its own, "
+                f"{layers[0].attribution!r}"
+            )
 
 
 def _stretch(text: str) -> tuple[float, float]:

@@ -512,6 +512,20 @@ def test_a_far_route_leaves_the_region_large(pack: Pack) -> None:
     assert ground.any(axis=0).sum() > 700
 
 
+@pytest.mark.parametrize("away_m", [1_000.0, 3_000_000.0])
+def test_of_a_route_wholly_outside_both_it_and_the_pack_are_drawn(
+    pack: Pack, away_m: float
+) -> None:
+    ahead = look_ahead(pack, 0, area([(away_m, 0.0), (1.2 * away_m, 0.0)]), away_m / 50)
+    assert (ahead.kind == OUTSIDE).all()
+    image = drawn(pack, ahead)
+    assert max(image.shape) <= 1000 + 2 * 16 + 92
+    shown = (image[16:-92, 16:-16] != 255).any(axis=(0, 2))
+    assert shown[:500].any()  # the pack
+    line = (image[16:-92, 16:-16].max(axis=2) < 5).sum(axis=0) >= 3
+    assert line[:400].sum() < 10 and 80 < line[500:].sum() < 300
+
+
 def test_stretches_are_numbered_and_begins_are_named(pack: Pack) -> None:
     ahead = look_ahead(pack, 0, area([(-130.0, 24.0), (60.0, 24.0)]), 16.0)
     plain, numbered = drawn(pack, ahead), drawn(pack, ahead, stretches(ahead))

@@ -261,6 +261,14 @@ def test_only_the_ten_longest_stretches_are_told(run: Run, pack: Path, tmp_path:
     assert lines_told[10] == "     2 shorter ones, 0.01 km in all"
 
 
+def test_a_route_wholly_outside_is_said_to_be(run: Run, pack: Path, tmp_path: Path) -> None:
+    route = land.write_route(tmp_path / "far.geojson", [(5000.0, 0.0), (6000.0, 0.0)])
+    with open_pack(pack) as opened:
+        note = f"note: {route} lies wholly outside {pack}, which covers {opened.bounds}\n"
+    code, _, err = run("ambiguity", pack, "--route", route, "--out", tmp_path / "far.png")
+    assert (code, err) == (0, note)
+
+
 # GeoPackages.
 
 

@@ -239,11 +239,13 @@ def _along(
     as_json: bool,
 ) -> None:
     from ..core.files import write_bytes
-    from .ambiguity_route import look_ahead, route_text, route_values, stretches
+    from .ambiguity_route import OUTSIDE, look_ahead, route_text, route_values, stretches
     from .pictures import draw_route
 
     ahead = look_ahead(pack, level, route, spacing_m, progress)
     _note_unknown(pack, level)
+    if (ahead.kind == OUTSIDE).all():
+        say(f"note: {route.name} lies wholly outside {pack.path}, which covers {pack.bounds}")
     found = stretches(ahead)
     if out is not None:
         name = Path(route.name).name

@@ -12,7 +12,7 @@ from ..core.geo import Floats
 from ..core.ground import RGB
 from ..core.images import encode_rgb
 from .ambiguity import Ambiguity
-from .ambiguity_route import KINDS, RouteAhead, Stretch
+from .ambiguity_route import KINDS, OUTSIDE, RouteAhead, Stretch
 from .reader import Pack
 
 _SIDE_PX = 1000
@@ -218,6 +218,12 @@ def draw_route(
     title = f"{name} ({length_km:.1f} km) over {pack.path.name}, level "
     title += f"{pack.levels[level].footprint_m:g} m"
     sheet = _Sheet(pack, title, 2, _with_route(pack, ahead))
+    if (ahead.kind == OUTSIDE).all():
+        west_m, south_m, east_m, north_m = pack.frame.local_bounds(pack.bounds)
+        sides = np.array([west_m, east_m, east_m, west_m, west_m])
+        ends = np.array([south_m, south_m, north_m, north_m, south_m])
+        sheet.line(sides, ends, _INK, 1)
+        sheet.mark(east_m, north_m, "the pack")
     east, north = (_pieces(ahead, places) for places in (ahead.east_m, ahead.north_m))
     for piece in range(len(ahead.kind)):
         sheet.line(east[piece], north[piece], _PAPER, 8)
@@ -238,14 +244,21 @@ def draw_route(
 
 
 def _with_route(pack: Pack, ahead: RouteAhead) -> tuple[float, float, float, float]:
-    """Return the region's box with the route's, which reaches beyond it a little at most."""
+    """Return the region's box with the route's, which reaches beyond it a little at most.
+
+    Of a route that lies wholly outside all is shown, to see where it and the region are.
+    """
     west, south, east, north = pack.frame.local_bounds(pack.bounds)
+    first_x, last_x = float(ahead.east_m.min()), float(ahead.east_m.max())
+    first_y, last_y = float(ahead.north_m.min()), float(ahead.north_m.max())
     more = _BEYOND * max(east - west, north - south)
+    if (ahead.kind == OUTSIDE).all():
+        more = max(east, last_x) - min(west, first_x) + max(north, last_y) - min(south, first_y)
     return (
-        max(west - more, min(west, float(ahead.east_m.min()) - more / 8)),
-        max(south - more, min(south, float(ahead.north_m.min()) - more / 8)),
-        min(east + more, max(east, float(ahead.east_m.max()) + more / 8)),
-        min(north + more, max(north, float(ahead.north_m.max()) + more / 8)),
+        max(west - more, min(west, first_x - more / 8)),
+        max(south - more, min(south, first_y - more / 8)),
+        min(east + more, max(east, last_x + more / 8)),
+        min(north + more, max(north, last_y + more / 8)),
     )
 
 

@@ -1093,7 +1093,7 @@ def test_merge_tells_what_was_left_out(run: Run, tmp_path: Path, plain: Path) ->
     shared = len(content(west).keys() & content(east).keys())
     notes = (
         "note: no pack has an overview: neither has the merged one\n"
-        f"note: {shared} tiles left out: a pack named before theirs has their place\n"
+        f"note: {shared} tiles left out: a pack named before has the same place\n"
     )
     code, text, err = run("merge", west, east, "--out", out)
     assert (code, err) == (0, notes)

@@ -517,7 +517,7 @@ def test_a_pack_like_another_can_be_merged_with_it(command: Command, tmp_path: P
     assert command.build("--bbox", other, "--like", first, "--out", second)[0] == 0
     code, _, err = command("merge", first, second, "--out", both)
     assert code == 0
-    assert re.search(r"note: \d+ tiles left out: a pack named before theirs has their place", err)
+    assert re.search(r"note: \d+ tiles left out: a pack named before has the same place", err)
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,21 @@ def test_the_text_tells_of_headings_graphs_and_tiles_alike(info: dict[str, Any])
     assert "graph ef 64, recall@1 0.993, 50.0% of trial views found, 3 look like another" in text
 
 
+def test_what_nobody_measured_is_said_not_to_be(info: dict[str, Any]) -> None:
+    told = copy.deepcopy(info)
+    told["levels"][0]["found"] = None
+    line = pack_text(told).splitlines()[-2]
+    assert line.endswith(", exact scan, share of trial views found not measured")
+
+
+def test_one_is_not_told_in_the_plural(info: dict[str, Any], plan: Plan) -> None:
+    told = copy.deepcopy(info)
+    told["levels"][0] |= {"tiles": 1, "vectors": 1}
+    assert " 1 tile every " in pack_text(told)
+    planned = plan_text(plan_info(plan, SPEC, 1.0, False, 64, 1, packs=1))
+    assert planned.splitlines()[0] == "region 1200 x 800 m, in 1 pack"
+
+
 def test_a_signature_is_told(tmp_path: Path, toy_pack: Path) -> None:
     path = tmp_path / "p.s4gpack"
     path.write_bytes(toy_pack.read_bytes())

@@ -131,6 +131,6 @@ def test_a_region_far_from_the_other_pack_is_refused(
         with pytest.raises(InputError) as error:
             plan_pack(ground, engine.spec, like=manifest)
     assert str(error.value) == (
-        f"the region reaches 380 km from {far.lat_deg:.4f}, {far.lon_deg:.4f}, the origin of the "
-        "pack's metres, which are flat for 300 km; build it without --like"
+        f"{toy_source}: the region reaches 380 km from {far.lat_deg:.4f}, {far.lon_deg:.4f}, "
+        "the origin of the pack's metres, which are flat for 300 km; build it without --like"
     )

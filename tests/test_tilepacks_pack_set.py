@@ -26,6 +26,7 @@ from s4g.tilepacks.options import BuildOptions
 from s4g.tilepacks.pack_set import INDEX, PackSet, open_set
 from s4g.tilepacks.plan import plan_pack
 from s4g.tilepacks.reader import open_pack
+from s4g.tilepacks.signature import make_keys, sign_pack
 from s4g.tilepacks.work import work_path
 
 OPTIONS = BuildOptions(dims=16, overview=False)
@@ -353,13 +354,43 @@ def test_packs_that_changed_places_are_refused(tmp_path: Path, folder: Path) -> 
     )
 
 
+def test_sizes_are_those_of_the_files_not_of_the_index(tmp_path: Path, folder: Path) -> None:
+    out = copy_of(folder, tmp_path)
+    key, _ = make_keys(tmp_path / "ops")
+    sign_pack(out / "r000c000.s4gpack", key)
+    (out / "r001c001.s4gpack").unlink()
+    with open_set(out) as packs:
+        told = set_info(packs)
+    sizes = {file.name: file.stat().st_size for file in out.glob("*.s4gpack")}
+    assert told["bytes"] == sum(sizes.values())
+    for pack in told["packs"]:
+        assert pack["bytes"] == sizes.get(pack["file"])
+    assert set_text(told).endswith(" tiles, its file is missing")
+
+
+def test_what_is_no_part_of_a_set_is_told(
+    tmp_path: Path, folder: Path, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    out = copy_of(folder, tmp_path)
+    (out / "older.s4gpack").write_bytes((out / "r000c000.s4gpack").read_bytes())
+    note = f"note: {out / 'older.s4gpack'}: is no part of the set and was not verified\n"
+    code, told, err = run("verify", out)
+    assert (code, err) == (0, note)
+    assert told.startswith(f"{out}: whole, ")
+    code, told, err = run("verify", out, "--json")
+    assert (code, err) == (0, note)
+    assert json.loads(told)["not_verified"] == ["older.s4gpack"]
+    assert json.loads(run("verify", folder, "--json")[1])["not_verified"] == []
+
+
 def test_a_missing_pack_is_told(tmp_path: Path, folder: Path) -> None:
     out = copy_of(folder, tmp_path)
     (out / "r001c001.s4gpack").unlink()
     with open_set(out) as packs, pytest.raises(InputError) as error:
         packs.verify()
     assert str(error.value) == (
-        f"{out / 'r001c001.s4gpack'}: cannot be read (No such file or directory)"
+        f"{out / 'r001c001.s4gpack'}: is missing, index.s4gset of its set names it; copy the set "
+        "again, or rebuild it with s4g-pack --shard"
     )
 
 

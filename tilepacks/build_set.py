@@ -23,11 +23,12 @@ from .dims import Gallery, check_dims
 from .fingerprint import fingerprint
 from .job import Job, Measured, keep_projection, measure, read_projection
 from .options import BuildOptions, Progress, silent
-from .pack_set import INDEX, SUFFIX, is_set, open_set, write_index
+from .pack_set import SUFFIX, is_set, open_set, write_index
 from .plan import Plan
 from .projection import Projection, add_moments
 from .shards import Shard, cut_plan
 from .variants import make_variants
+from .words import counted
 from .work import WorkFolder, work_folder
 
 # Packs of the set that its projection is chosen on.
@@ -110,7 +111,7 @@ def build_set(
         if not names:
             work.remove()
             raise InputError(
-                f"{layers[0].name}: none of {len(shards)} packs has a tile with "
+                f"{layers[0].name}: none of {counted(len(shards), 'pack')} has a tile with "
                 f"{options.min_valid:.0%} imagery; lower --min-valid or choose another region"
             )
         for left in packs.iterdir():  # by a build that was killed while it wrote
@@ -135,9 +136,7 @@ def _check_replaceable(out: Path) -> None:
             f"{out}: is no set of packs and is not replaced by one; choose another --out"
         )
     with open_set(out) as packs:
-        known = {INDEX, *(pack.file for pack in packs.packs)}
-    for path in sorted(out.iterdir()):
-        if path.name not in known:
+        for path in packs.strangers:
             raise InputError(
                 f"{path}: is no part of the set that would be replaced; move it elsewhere, or "
                 "choose another --out"

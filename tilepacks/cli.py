@@ -25,8 +25,9 @@ from ..core.devices import DEVICES
 from ..core.errors import InputError
 from .cli_combine import diff, extract, merge
 from .cli_map import ambiguity, export, preview
+from .cli_out import out_file
 from .cli_source import SourceOptions, source_options
-from .cli_tools import check_pack_name, keygen, sign, verify
+from .cli_tools import keygen, sign, verify
 
 _MAIN_HELP = """Build a region pack: imagery in, one searchable file out.
 
@@ -57,7 +58,9 @@ def cli() -> None:
 @click.option("--width", help="Width of the corridor, for example 800m or 2km.")
 @source_options
 @click.option(
-    "--out", type=_FILE, help="The pack to write (.s4gpack), or the set of packs (.s4gpacks)."
+    "--out",
+    type=out_file(".s4gpack", ".s4gpacks"),
+    help="The pack to write (.s4gpack), or the set of packs (.s4gpacks).",
 )
 @click.option(
     "--levels", metavar="M,M,…", help="Tile footprints, metres.  [default: chosen and told]"
@@ -408,8 +411,6 @@ def _check_ending(out: Path, shard_m: float | None) -> None:
         raise click.UsageError(
             f"--shard makes a set of packs, whose name ends in {SUFFIX}: give both or none."
         )
-    if shard_m is None:
-        check_pack_name(out)
 
 
 def _check_share(option: str, value: float, least: float) -> None:

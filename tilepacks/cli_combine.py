@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..core.console import debug_option, parse_metres, progress, say
-from .cli_tools import check_pack_name
+from .cli_out import out_file
+from .words import counted
 
 if TYPE_CHECKING:
     from ..core.geo import BBox
@@ -33,7 +34,9 @@ _SHOWN = 60  # characters of a value
 )
 @click.option("--width", help="Width of the corridor, for example 800m or 2km.")
 @click.option("--levels", metavar="M,M,…", help="Tile footprints to take, metres.  [default: all]")
-@click.option("--out", required=True, type=_FILE, help="The pack to write (.s4gpack).")
+@click.option(
+    "--out", required=True, type=out_file(".s4gpack"), help="The pack to write (.s4gpack)."
+)
 @click.option("--overwrite", is_flag=True, help="Replace an existing pack.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @debug_option
@@ -62,7 +65,6 @@ def extract(
     from .pack_set import is_set, open_set
     from .reader import open_pack
 
-    check_pack_name(out)
     region = _region(bbox, area, route, width)
     footprints = None if levels is None else _levels(levels)
     options = CombineOptions(progress=progress, overwrite=overwrite)
@@ -79,7 +81,9 @@ def extract(
 
 @click.command()
 @click.argument("packs", type=_FILE, nargs=-1, required=True, metavar="PACK PACK…")
-@click.option("--out", required=True, type=_FILE, help="The pack to write (.s4gpack).")
+@click.option(
+    "--out", required=True, type=out_file(".s4gpack"), help="The pack to write (.s4gpack)."
+)
 @click.option("--overwrite", is_flag=True, help="Replace an existing pack.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @debug_option
@@ -94,13 +98,12 @@ def merge(packs: tuple[Path, ...], out: Path, overwrite: bool, as_json: bool) ->
     from .combine import CombineOptions, merge_packs
     from .reader import open_pack
 
-    check_pack_name(out)
     with ExitStack() as stack:
         opened = [stack.enter_context(open_pack(pack)) for pack in packs]
         options = CombineOptions(progress=progress, overwrite=overwrite)
         shared, notes = merge_packs(opened, out, options)
     if shared:
-        notes.append(f"{shared} tiles left out: a pack named before theirs has their place")
+        notes.append(f"{counted(shared, 'tile')} left out: a pack named before has the same place")
     for note in notes:
         say(f"note: {note}")
     _show(out, as_json, {"from": [str(pack) for pack in packs], "tiles_left_out": shared})
@@ -155,7 +158,8 @@ def _diff_lines(a: Path, b: Path, found: PackDiff) -> list[str]:
 
 def _level_lines(level: LevelDiff) -> list[str]:
     lines = [
-        f"level {level.level_m:g} m: {level.only_a} tiles only in the first, {level.only_b} only "
+        f"level {level.level_m:g} m: {counted(level.only_a, 'tile')} only in the first, "
+        f"{level.only_b} only "
         f"in the second, {level.same} with the same vector, {level.changed} with another"
     ]
     if level.changed:

@@ -10,6 +10,8 @@ import click
 
 from ..core.console import debug_option, parse_metres, progress, say
 from ..core.errors import InputError
+from .cli_out import out_file
+from .words import counted
 
 if TYPE_CHECKING:
     from .ambiguity import Ambiguity
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 _FILE = click.Path(path_type=Path)
 _TIFF = (".tif", ".tiff")
+_PICTURE = out_file(".png", *_TIFF)
 _ROWS = 10  # stretches that are told; --json has all
 _level_option = click.option(
     "--level", type=float, help="Footprint of the level, metres.  [default: the finest]"
@@ -32,7 +35,7 @@ _overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an e
 
 @click.command()
 @click.argument("pack", type=_FILE)
-@click.option("--out", required=True, type=_FILE, help="What to write: .png, or .tif for a GIS.")
+@click.option("--out", required=True, type=_PICTURE, help="What to write: .png, or .tif for a GIS.")
 @_level_option
 @_overwrite_option
 @debug_option
@@ -46,7 +49,6 @@ def preview(pack: Path, out: Path, level: float | None, overwrite: bool) -> None
     from .pictures import draw_preview
     from .reader import open_pack
 
-    _check_suffix(out, (".png", *_TIFF))
     check_output(out, overwrite)
     with open_pack(pack) as opened:
         number = _level(opened, level)
@@ -59,7 +61,7 @@ def preview(pack: Path, out: Path, level: float | None, overwrite: bool) -> None
 
 @click.command()
 @click.argument("pack", type=_FILE)
-@click.option("--out", type=_FILE, help="Also write it: .png, or .tif for a GIS.")
+@click.option("--out", type=_PICTURE, help="Also write it: .png, or .tif for a GIS.")
 @click.option(
     "--route", type=_FILE, help="Tell it along a route: GPX, GeoJSON, .waypoints or .plan."
 )
@@ -96,7 +98,8 @@ def ambiguity(
         raise click.UsageError("--spacing goes with --route.")
     spacing_m = None if spacing is None else parse_metres(spacing, "--spacing")
     if out is not None:
-        _check_suffix(out, (".png",) if route is not None else (".png", *_TIFF))
+        if route is not None and out.suffix.lower() in _TIFF:
+            raise InputError(f"--out {out}: expected a name that ends in .png")
         check_output(out, overwrite)
     line = None if route is None else read_route(route, 1.0)
     with open_pack(pack) as opened:
@@ -118,7 +121,9 @@ def ambiguity(
 
 @click.command()
 @click.argument("pack", type=_FILE)
-@click.option("--out", required=True, type=_FILE, help="The GeoPackage to write (.gpkg).")
+@click.option(
+    "--out", required=True, type=out_file(".gpkg"), help="The GeoPackage to write (.gpkg)."
+)
 @click.option("--level", type=float, help="Footprint of the level, metres.  [default: all]")
 @click.option("--ambiguity", "compare", is_flag=True, help="Tell also where it will be hard.")
 @_tiles_option
@@ -137,7 +142,6 @@ def export(
 
     if tiles is not None and not compare:
         raise click.UsageError("--tiles goes with --ambiguity.")
-    _check_suffix(out, (".gpkg",))
     check_output(out, overwrite)
     with open_pack(pack) as opened:
         levels = range(len(opened.levels)) if level is None else [_level(opened, level)]
@@ -215,8 +219,8 @@ def _everywhere(
         )
         return
     click.echo(
-        f"level {record.footprint_m:g} m, {len(found.tiles)} tiles: the most similar place "
-        f"elsewhere has a cosine of {cosine['p50']} (median), {cosine['p95']} (95 %), "
+        f"level {record.footprint_m:g} m, {counted(len(found.tiles), 'tile')}: the most similar "
+        f"place elsewhere has a cosine of {cosine['p50']} (median), {cosine['p95']} (95 %), "
         f"{cosine['max']} (most); {hard:.1%} of them are hard"
     )
     for place in hardest:
@@ -271,11 +275,6 @@ def _level(pack: Pack, footprint_m: float | None) -> int:
             f"--level {footprint_m:g}: {pack.path} has {', '.join(f'{v:g}' for v in footprints)}"
         )
     return footprints.index(footprint_m)
-
-
-def _check_suffix(out: Path, suffixes: tuple[str, ...]) -> None:
-    if out.suffix.lower() not in suffixes:
-        raise InputError(f"--out {out}: expected a name that ends in {' or '.join(suffixes)}")
 
 
 def _rounded(value: float, digits: int) -> float | None:

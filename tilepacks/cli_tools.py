@@ -9,23 +9,14 @@ from pathlib import Path
 import click
 
 from ..core.console import debug_option, progress, say
-from ..core.errors import InputError
+from .cli_out import key_name
+from .words import counted
 
 _FILE = click.Path(path_type=Path)
 
 
-def check_pack_name(out: Path) -> None:
-    """Refuse a name that is not a pack's: with --overwrite anything of that name would be lost.
-
-    Raises:
-        InputError: it does not end in .s4gpack.
-    """
-    if out.suffix != ".s4gpack":
-        raise InputError(f"--out {out}: expected a name that ends in .s4gpack")
-
-
 @click.command()
-@click.argument("name", type=_FILE)
+@click.argument("name", type=key_name)
 @click.option("--overwrite", is_flag=True, help="Replace existing keys.")
 @debug_option
 def keygen(name: Path, overwrite: bool) -> None:
@@ -35,8 +26,6 @@ def keygen(name: Path, overwrite: bool) -> None:
     """
     from .signature import key_id, make_keys, read_public_key
 
-    if not name.name:
-        raise InputError("keygen: the name of the keys is empty; give one, for example ops")
     private, public = make_keys(name, overwrite)
     click.echo(f"{private}: keep it secret")
     click.echo(f"{public}: key {key_id(read_public_key(public))}, give it to those who fly")
@@ -88,11 +77,13 @@ def verify(pack: Path, key: Path | None, as_json: bool) -> None:
     from .signature import check_signature, read_public_key
 
     trusted = None if key is None else read_public_key(key)
+    strangers: list[str] = []
     with ExitStack() as stack:
         if is_set(pack):
             packs = stack.enter_context(open_set(pack))
             advance = stack.enter_context(progress("verifying", len(packs.packs), "packs"))
             packs.verify(advance)
+            strangers = [path.name for path in packs.strangers]
             container, tiles = packs.container, packs.tiles
         else:
             opened = stack.enter_context(open_pack(pack))
@@ -101,8 +92,13 @@ def verify(pack: Path, key: Path | None, as_json: bool) -> None:
         signed = None
         if trusted is not None or container.seal is not None:
             signed = check_signature(container, trusted)
+    for name in strangers:
+        say(f"note: {pack / name}: is no part of the set and was not verified")
     if as_json:
-        click.echo(json.dumps({"file": str(pack), "tiles": tiles, "signed_by": signed}))
+        told = {"file": str(pack), "tiles": tiles, "signed_by": signed}
+        click.echo(json.dumps({**told, "not_verified": strangers} if is_set(pack) else told))
         return
     who = "not signed" if signed is None else f"signed by key {signed}"
-    click.echo(f"{pack}: whole, {tiles} tiles, {who}" + (", which you trust" if trusted else ""))
+    click.echo(
+        f"{pack}: whole, {counted(tiles, 'tile')}, {who}" + (", which you trust" if trusted else "")
+    )

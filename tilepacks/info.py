@@ -12,6 +12,7 @@ from .plan import Plan
 from .reader import Pack
 from .search import least_linked
 from .signature import key_id
+from .words import counted, size_of
 
 # Cell and detail, and a sample with its links, as measured on imagery (docs/packs.md); WebP at
 # quality 80 at most.
@@ -70,7 +71,7 @@ def pack_text(info: dict[str, Any]) -> str:
     """Return `pack_info` as lines for a person."""
     encoder = info["encoder"]
     lines = [
-        f"{info['file']}: {_size(info['bytes'])}, built by {info['tool']}",
+        f"{info['file']}: {size_of(info['bytes'])}, built by {info['tool']}",
         f"region      {','.join(f'{v:.7g}' for v in info['bounds'])} (W,S,E,N)",
         *(
             f"imagery     {v['name']}, {v['gsd_m']:.3g} m/px {v['date']}".rstrip()
@@ -82,12 +83,12 @@ def pack_text(info: dict[str, Any]) -> str:
         f"vectors     {info['dims']}-d, 8 bit"
         + (f", at {info['headings']} headings" if info["headings"] > 1 else ""),
         f"signed      {'by key ' + info['signed_by'] if info['signed_by'] else 'no'}",
-        f"overview    {_size(info['overview_bytes']) if info['overview_bytes'] else 'none'}",
+        f"overview    {size_of(info['overview_bytes']) if info['overview_bytes'] else 'none'}",
     ]
     if (carried := info["imagery"]) is not None:
         lines.append(
             f"carries     imagery of zooms {carried['min_zoom']} to {carried['max_zoom']}, "
-            f"{carried['tiles']} tiles, {_size(carried['bytes'])}"
+            f"{counted(carried['tiles'], 'tile')}, {size_of(carried['bytes'])}"
         )
     for level in info["levels"]:
         how = "exact scan"
@@ -97,23 +98,32 @@ def pack_text(info: dict[str, Any]) -> str:
                 way += f" of every {_ORDINALS[level['step']]} row and column"
             how = f"{way}, "
             how += f"recall@1 {level['recall_at_1']:.3f}"
-        if level["found"] is not None:
+        if level["found"] is None:
+            how += ", share of trial views found not measured"
+        else:
             how += f", {level['found']:.1%} of trial views found"
         shared = level["tiles"] - level["vectors"]
         lines.append(
-            f"level {level['footprint_m']:>6g} m  {level['tiles']} tiles every "
-            f"{level['stride_m']:g} m at {level['gsd_m']:.3g} m/px, {_size(level['bytes'])}, {how}"
+            f"level {level['footprint_m']:>6g} m  {counted(level['tiles'], 'tile')} every "
+            f"{level['stride_m']:g} m at {level['gsd_m']:.3g} m/px, {size_of(level['bytes'])}, "
+            + how
             + (f", {shared} look like another" if shared else "")
         )
     return "\n".join(lines)
 
 
 def set_info(packs: PackSet) -> dict[str, Any]:
-    """Return what a set of packs holds as JSON values; sizes in bytes, lengths in metres."""
+    """Return what a set of packs holds as JSON values; lengths in metres, sizes in bytes.
+
+    The size of a pack that is missing is None.
+    """
     bounds, seal, spec = packs.bounds, packs.container.seal, packs.spec
+    files = [packs.path / pack.file for pack in packs.packs]
+    # Not those of the index: a pack that was signed since is a little larger.
+    sizes = [file.stat().st_size if file.exists() else None for file in files]
     return {
         "file": str(packs.path),
-        "bytes": sum(pack.bytes for pack in packs.packs),
+        "bytes": sum(size for size in sizes if size is not None),
         "bounds": [bounds.west, bounds.south, bounds.east, bounds.north],
         "frame": {"lat_deg": packs.frame.lat_deg, "lon_deg": packs.frame.lon_deg},
         "levels": [asdict(level) for level in packs.levels],
@@ -126,9 +136,9 @@ def set_info(packs: PackSet) -> dict[str, Any]:
                 "file": pack.file,
                 "bounds": [getattr(pack.bounds, s) for s in ("west", "south", "east", "north")],
                 "tiles": pack.tiles,
-                "bytes": pack.bytes,
+                "bytes": size,
             }
-            for pack in packs.packs
+            for pack, size in zip(packs.packs, sizes, strict=True)
         ],
     }
 
@@ -137,20 +147,22 @@ def set_text(info: dict[str, Any]) -> str:
     """Return `set_info` as lines for a person."""
     encoder = info["encoder"]
     lines = [
-        f"{info['file']}: {len(info['packs'])} packs, {_size(info['bytes'])}, built by "
-        f"{info['tool']}",
+        f"{info['file']}: {counted(len(info['packs']), 'pack')}, {size_of(info['bytes'])}, built "
+        f"by {info['tool']}",
         f"region      {','.join(f'{v:.7g}' for v in info['bounds'])} (W,S,E,N)",
         f"encoder     {encoder['backbone']} {encoder['precision']}, {encoder['input_px']} px, "
         f"{encoder['embedding_dim']}-d, model {encoder['model_id'][:12]}",
         f"signed      {'by key ' + info['signed_by'] if info['signed_by'] else 'no'}",
     ]
     lines += [
-        f"level {level['footprint_m']:>6g} m  {level['tiles']} tiles every {level['stride_m']:g} m"
+        f"level {level['footprint_m']:>6g} m  {counted(level['tiles'], 'tile')} every "
+        f"{level['stride_m']:g} m"
         for level in info["levels"]
     ]
     lines += [
-        f"{pack['file']}  {','.join(f'{v:.6f}' for v in pack['bounds'])}  {pack['tiles']} tiles, "
-        f"{_size(pack['bytes'])}"
+        f"{pack['file']}  {','.join(f'{v:.6f}' for v in pack['bounds'])}  "
+        f"{counted(pack['tiles'], 'tile')}, "
+        + ("its file is missing" if pack["bytes"] is None else size_of(pack["bytes"]))
         for pack in info["packs"]
     ]
     return "\n".join(lines)
@@ -241,29 +253,20 @@ def plan_text(info: dict[str, Any]) -> str:
         share = info["covered_km2"] / (info["width_m"] * info["height_m"] / 1e6)
         first += f", {info['covered_km2']:.3g} km2 of it with imagery ({share:.0%})"
     if info["packs"] is not None:
-        first += f", in {info['packs']} packs"
+        first += f", in {counted(info['packs'], 'pack')}"
     lines = [first]
     lines += [
-        f"level {level['footprint_m']:>6g} m  at most {level['tiles']} tiles every "
-        f"{level['stride_m']:g} m at {level['gsd_m']:.3g} m/px, about {_size(level['bytes'])}"
+        f"level {level['footprint_m']:>6g} m  at most {counted(level['tiles'], 'tile')} every "
+        f"{level['stride_m']:g} m at {level['gsd_m']:.3g} m/px, about {size_of(level['bytes'])}"
         for level in info["levels"]
     ]
     if info["overview_bytes"]:
-        lines.append(f"overview     about {_size(info['overview_bytes'])}")
+        lines.append(f"overview     about {size_of(info['overview_bytes'])}")
     if info["imagery_bytes"]:
-        lines.append(f"imagery      about {_size(info['imagery_bytes'])}")
+        lines.append(f"imagery      about {size_of(info['imagery_bytes'])}")
     if info["minutes"] is not None:
         lines.append(
             f"time         about {max(info['minutes'], 0.1):.1f} min, by the encoder's "
             f"{info['tiles_per_s']:.0f} tiles a second on this machine"
         )
-    return "\n".join([*lines, f"total        about {_size(info['bytes'])}; nothing was written"])
-
-
-def _size(count: int) -> str:
-    value = float(count)
-    for unit in ("B", "kB", "MB"):
-        if value < 1000:
-            return f"{value:.4g} {unit}"
-        value /= 1000
-    return f"{value:.4g} GB"
+    return "\n".join([*lines, f"total        about {size_of(info['bytes'])}; nothing was written"])

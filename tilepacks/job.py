@@ -28,6 +28,7 @@ from .projection import Moments, Projection, add_moments
 from .search import least_linked
 from .tiling import blocks
 from .variants import Variant
+from .words import counted
 from .work import WorkFolder
 from .write import write_pack
 
@@ -109,8 +110,8 @@ class Job:
                 self._work.remove()  # with other options there is nothing to go on from
                 raise InputError(
                     f"{self._layers[0].name}: level {lattice.footprint_m:g}: none of "
-                    f"{lattice.count} tiles has {self._options.min_valid:.0%} imagery; lower "
-                    "--min-valid or choose another --bbox"
+                    f"{counted(lattice.count, 'tile')} has {self._options.min_valid:.0%} imagery; "
+                    "lower --min-valid or choose another --bbox"
                 )
 
     def tiles(self, number: int) -> LevelTiles:

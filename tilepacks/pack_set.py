@@ -115,6 +115,12 @@ class PackSet:
         """How many tiles all packs have."""
         return sum(pack.tiles for pack in self.packs)
 
+    @property
+    def strangers(self) -> tuple[Path, ...]:
+        """What lies in the folder and is no part of the set, sorted."""
+        own = {INDEX, *(pack.file for pack in self.packs)}
+        return tuple(path for path in sorted(self.path.iterdir()) if path.name not in own)
+
     def meeting(self, bounds: BBox) -> tuple[SetPack, ...]:
         """Return the packs that have a part of a box."""
         return tuple(p for p in self.packs if p.bounds.intersection(bounds) is not None)
@@ -126,6 +132,11 @@ class PackSet:
             InputError: the file is missing.
             IntegrityError: it is damaged, or not the one that the index names.
         """
+        if not (self.path / pack.file).exists():
+            raise InputError(
+                f"{self.path / pack.file}: is missing, {INDEX} of its set names it; copy the set "
+                "again, or rebuild it with s4g-pack --shard"
+            )
         opened = open_pack(self.path / pack.file)
         head = hashlib.sha256(opened.container.head).hexdigest()
         if head != pack.header_sha256:

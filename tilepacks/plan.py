@@ -102,7 +102,7 @@ def plan_pack(
     region, notes = _region(source, bbox, "--bbox" if area is None else f"{area.name}:")
     frame = LocalFrame(*region.center) if like is None else like.frame
     extent = frame.local_bounds(region)
-    _check_reach(extent, frame, like)
+    _check_reach(source.name, extent, frame, like)
     if levels_m is None:
         levels_m = _choose_levels(source, spec, extent)
         notes.append(f"levels chosen: {_metres(levels_m)}")
@@ -125,13 +125,16 @@ def _check_like(spec: EncoderSpec, like: Manifest) -> None:
 
 
 def _check_reach(
-    extent_m: tuple[float, float, float, float], frame: LocalFrame, like: Manifest | None
+    name: str,
+    extent_m: tuple[float, float, float, float],
+    frame: LocalFrame,
+    like: Manifest | None,
 ) -> None:
     reach = max(abs(edge) for edge in extent_m)
     if reach > MAX_REACH_M:
-        told = "split it" if like is None else "build it without --like"
+        told = "give a smaller --bbox" if like is None else "build it without --like"
         raise InputError(
-            f"the region reaches {reach / 1000:.0f} km from {frame.lat_deg:.4f}, "
+            f"{name}: the region reaches {reach / 1000:.0f} km from {frame.lat_deg:.4f}, "
             f"{frame.lon_deg:.4f}, the origin of the pack's metres, which are flat for "
             f"{MAX_REACH_M / 1000:.0f} km; {told}"
         )

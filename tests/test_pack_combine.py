@@ -30,13 +30,8 @@ from s4g.tilepacks.area import Area, read_area
 from s4g.tilepacks.build import build_pack
 from s4g.tilepacks.build_set import build_set
 from s4g.tilepacks.cli import cli
-from s4g.tilepacks.combine import (
-    CombineOptions,
-    NoTileError,
-    extract_from_set,
-    extract_pack,
-    merge_packs,
-)
+from s4g.tilepacks.combine import CombineOptions, merge_packs
+from s4g.tilepacks.extract import NoTileError, extract_from_set, extract_pack
 from s4g.tilepacks.format import open_container
 from s4g.tilepacks.manifest import LayerRecord
 from s4g.tilepacks.options import BuildOptions
@@ -428,27 +423,26 @@ def test_levels_that_only_one_pack_has_are_kept(tmp_path: Path) -> None:
 
 
 def test_the_merged_pack_says_what_holds_for_all(tmp_path: Path) -> None:
-    def shares(value: float) -> Any:
-        record = manifest(tmp_path / "plain").projection
-        return dataclasses.replace(record, shares={"full": value})
-
-    toy.write_toy_pack(tmp_path / "plain", range(4), range(4))
-    a = toy.write_toy_pack(
-        tmp_path / "a", range(4), range(4), min_valid=0.8, projection=shares(0.9)
-    )
-    b = toy.write_toy_pack(
-        tmp_path / "b", range(9, 13), range(7, 11), min_valid=0.6, projection=shares(0.7)
-    )
+    a = toy.write_toy_pack(tmp_path / "a", range(4), range(4), min_valid=0.8)
+    b = toy.write_toy_pack(tmp_path / "b", range(9, 13), range(7, 11), min_valid=0.6)
     merge(tmp_path / "out", a, b)
     found, boxes = manifest(tmp_path / "out"), [manifest(a).bounds, manifest(b).bounds]
     assert found.bounds == BBox(boxes[0].west, boxes[1].south, boxes[1].east, boxes[0].north)
     assert found.min_valid == 0.6
-    assert found.projection.shares == {}
     merge(tmp_path / "out", a, a, overwrite=True)
-    assert manifest(tmp_path / "out").projection.shares == {"full": 0.9}
     assert manifest(tmp_path / "out").min_valid == 0.8
-    extract(a, boxes[0], tmp_path / "part")
-    assert manifest(tmp_path / "part").projection.shares == {"full": 0.9}
+
+
+def test_what_was_measured_on_other_packs_is_not_said_of_this_one(tmp_path: Path) -> None:
+    record = manifest(toy.write_toy_pack(tmp_path / "plain")).projection
+    measured = dataclasses.replace(record, shares={"full": 0.9})
+    whole = toy.write_toy_pack(tmp_path / "whole", found=0.9, projection=measured)
+    extract(whole, part_of(manifest(whole).bounds, 0, 0.5), tmp_path / "part")
+    merge(tmp_path / "out", whole, whole)
+    for name in ("part", "out"):
+        made = manifest(tmp_path / name)
+        assert made.projection.shares == {}
+        assert [level.found for level in made.levels] == [None]
 
 
 def test_the_search_is_as_wide_as_that_of_the_widest_part(tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 
 from s4g.core.errors import InputError, IntegrityError
 from s4g.core.geo import BBox, LocalFrame
-from s4g.tilepacks.combine import CombineOptions, extract_pack, merge_packs
+from s4g.tilepacks.combine import CombineOptions, merge_packs
 from s4g.tilepacks.diff import Difference, LevelDiff, PackDiff, compare_packs
+from s4g.tilepacks.extract import extract_pack
 from s4g.tilepacks.format import encode_container, open_container
 from s4g.tilepacks.manifest import LayerRecord
 from s4g.tilepacks.reader import open_pack

@@ -18,7 +18,7 @@ from s4g.core.sources import open_ground
 from s4g.tilepacks import build_set as build_set_module
 from s4g.tilepacks.build import build_pack
 from s4g.tilepacks.build_set import build_set
-from s4g.tilepacks.combine import extract_from_set, extract_pack
+from s4g.tilepacks.extract import extract_from_set, extract_pack
 from s4g.tilepacks.format import encode_container, open_container
 from s4g.tilepacks.grid import moved_cells, offset
 from s4g.tilepacks.info import set_info, set_text

@@ -61,7 +61,8 @@ def extract(
     Example: s4g-pack extract region.s4gpack --route plan.waypoints --width 2km --out flight.s4gpack
     """
     from .cli import _levels
-    from .combine import CombineOptions, extract_from_set, extract_pack
+    from .combine import CombineOptions
+    from .extract import extract_from_set, extract_pack
     from .pack_set import is_set, open_set
     from .reader import open_pack
 

@@ -1,4 +1,4 @@
-"""Packs made of packs: the part of one for a flight, several as one.
+"""Packs made of packs: several as one, and what cutting one (extract.py) has in common with it.
 
 Vectors are taken over bit for bit, and with them the frame, the grid and the projection. Links and
 the width of the search are made anew; no imagery is at hand to measure what they find.
@@ -8,38 +8,31 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from .. import __version__
 from ..core.errors import InputError
 from ..core.files import check_output, write_failure
-from ..core.geo import BBox, LocalFrame
-from .area import Area
+from ..core.geo import BBox
 from .diff import differing, fitting_facts
 from .format import Buffer
 from .graph import M
 from .grid import offset, union
-from .held import HeldLevel, join_levels, level_numbers, number_items, part_of, read_level
+from .held import join_levels, level_numbers, number_items, read_level
 from .imagery_merge import Imagery, cut_imagery, merge_imagery
 from .level import PackedTiles, level_record, pack_level
-from .manifest import MAX_LEVELS, LayerRecord, LevelRecord, Manifest, ProjectionRecord
+from .manifest import MAX_LEVELS, LayerRecord, LevelRecord, Manifest
 from .options import Progress, silent
-from .overview_parts import Overview, cut_overview, join_overviews
-from .pack_set import PackSet
-from .reader import Pack, open_pack
+from .overview_parts import Overview, join_overviews
+from .reader import Pack
 from .search import least_linked
-from .tiling import EDGE_TOLERANCE, Lattice
+from .tiling import Lattice
 from .variants import MAX_VARIANTS, Variant
 from .write import write_pack
 
-_AREA_MARGIN = 0.51  # of a tile around an area, as builds leave it
 _SHOWN = 40  # characters of a value in an error
 
 
@@ -64,122 +57,6 @@ class CombineOptions:
 DEFAULTS = CombineOptions()
 
 
-class NoTileError(InputError):
-    """A pack has no tile in the region that was asked for."""
-
-
-def extract_pack(
-    pack: Pack,
-    region: BBox | Area,
-    out: Path,
-    levels_m: Sequence[float] | None = None,
-    options: CombineOptions = DEFAULTS,
-) -> list[str]:
-    """Write the part of a pack that lies in a region.
-
-    Of a box the tiles that a build would pack there: those wholly inside, but for a hundredth of
-    their side. Of an area those whose centres lie in it.
-
-    Args:
-        pack: the pack, open.
-        region: the box, or the area.
-        out: the file to write.
-        levels_m: footprints of the levels to take; None: all that have a tile there.
-        options: how it is made.
-
-    Returns:
-        What the user should know.
-
-    Raises:
-        InputError: the region holds no tile, a level is not there, or `out` is the pack.
-        IntegrityError: the pack is damaged.
-        S4GError: the disk is full or hnswlib failed.
-    """
-    _check_out(out, [pack], options.overwrite)
-    return _extract(pack, region, out, levels_m, options, whole=levels_m is not None)
-
-
-def _extract(
-    pack: Pack,
-    region: BBox | Area,
-    out: Path,
-    levels_m: Sequence[float] | None,
-    options: CombineOptions,
-    whole: bool,
-) -> list[str]:
-    """See `extract_pack`; `whole`: refuse a region in which a level has no tile."""
-    numbers = level_numbers(pack, levels_m)
-    bounds, notes = _clip(pack, region, max(numbers))
-    parts: dict[float, HeldLevel] = {}
-    for footprint_m, number in numbers.items():
-        held = read_level(pack, number)
-        kept = np.flatnonzero(_inside(held, pack.frame, region))
-        if len(kept):
-            parts[footprint_m] = part_of(held, kept)
-        else:
-            notes.append(_left_out(region, footprint_m))
-    missing = [footprint_m for footprint_m in numbers if footprint_m not in parts]
-    if missing and (whole or not parts):
-        raise _no_tile(region, f"level {missing[0]:g} of {pack.path}", pack.bounds)
-    levels = []
-    with _scratch(out) as folder:
-        for footprint_m, part in parts.items():
-            tiles, _ = join_levels([part], part.lattice, [range(MAX_VARIANTS)])
-            sources = [pack.manifest.levels[numbers[footprint_m]]]
-            levels.append(_link(tiles, sources, len(pack.manifest.variants), folder, options))
-        manifest = dataclasses.replace(pack.manifest, bounds=bounds)
-        picture = cut_overview(pack, bounds)
-        return notes + _write(out, [pack], manifest, levels, picture, folder, options)
-
-
-def extract_from_set(
-    packs: PackSet,
-    region: BBox | Area,
-    out: Path,
-    levels_m: Sequence[float] | None = None,
-    options: CombineOptions = DEFAULTS,
-) -> list[str]:
-    """Write the part of a set that lies in a region as one pack; see `extract_pack`.
-
-    Raises:
-        InputError: no pack of the set has a tile there, or `out` exists.
-        IntegrityError: a pack is damaged, or not the one that the index names.
-        S4GError: the disk is full or hnswlib failed.
-    """
-    check_output(out, options.overwrite)
-    # Parts are linked when they are joined, not before.
-    unlinked = dataclasses.replace(options, graph_min_vectors=sys.maxsize, progress=silent)
-    box = region.bounds if isinstance(region, Area) else region
-    parts: list[Path] = []
-    known = [level.footprint_m for level in packs.levels]
-    for wanted in set(levels_m or ()) - set(known):
-        held = ", ".join(f"{footprint_m:g}" for footprint_m in known)
-        raise InputError(f"{packs.path}: has no level of {wanted:g} m; choose of {held}")
-    _, notes = _clip(packs, region, max(known))
-    with _scratch(out) as folder, contextlib.ExitStack() as stack:
-        for number, place in enumerate(packs.meeting(box)):
-            part = folder / f"{number:05d}.s4gpack"
-            # A pack of the set that only touches the region may have no tile in it.
-            with packs.open(place) as pack, contextlib.suppress(NoTileError):
-                own = [level.footprint_m for level in pack.levels]
-                if chosen := [m for m in own if levels_m is None or m in levels_m]:
-                    _extract(pack, region, part, chosen, unlinked, whole=False)
-                    parts.append(part)
-        if not parts:
-            raise _no_tile(region, str(packs.path), packs.bounds)
-        opened = [stack.enter_context(open_pack(part)) for part in parts]
-        found = {level.footprint_m for pack in opened for level in pack.levels}
-        for footprint_m in [m for m in known if m not in found]:
-            if levels_m is None:
-                notes.append(_left_out(region, footprint_m))
-            elif footprint_m in levels_m:
-                raise _no_tile(region, f"level {footprint_m:g} of {packs.path}", packs.bounds)
-        notes += _join(opened, out, options)[1]
-    if packs.container.seal is not None:
-        notes.append(f"{out} is not signed, {packs.path} was; sign it with s4g-pack sign")
-    return notes
-
-
 def merge_packs(
     packs: Sequence[Pack], out: Path, options: CombineOptions = DEFAULTS
 ) -> tuple[int, list[str]]:
@@ -201,13 +78,14 @@ def merge_packs(
         IntegrityError: one is damaged.
         S4GError: the disk is full or hnswlib failed.
     """
-    _check_out(out, packs, options.overwrite)
+    check_out(out, packs, options.overwrite)
     if len(packs) < 2:
         raise InputError(f"{out}: is to be made of one pack; name two or more")
-    return _join(packs, out, options)
+    return join_packs(packs, out, options)
 
 
-def _join(packs: Sequence[Pack], out: Path, options: CombineOptions) -> tuple[int, list[str]]:
+def join_packs(packs: Sequence[Pack], out: Path, options: CombineOptions) -> tuple[int, list[str]]:
+    """Write packs, one or more, as one; see `merge_packs`."""
     for other in packs[1:]:
         _check_fit(packs[0], other)
     numbers = [level_numbers(pack) for pack in packs]
@@ -221,27 +99,33 @@ def _join(packs: Sequence[Pack], out: Path, options: CombineOptions) -> tuple[in
             f"headings together, at most {MAX_VARIANTS}; build it from one folder of imagery"
         )
     levels, shared = [], 0
-    with _scratch(out) as folder:
+    with scratch_folder(out) as folder:
         for footprint_m, lattice in lattices.items():
             having = [i for i, own in enumerate(numbers) if footprint_m in own]
             held = [read_level(packs[i], numbers[i][footprint_m]) for i in having]
             tiles, dropped = join_levels(held, lattice, [renumbered[i] for i in having])
             sources = [packs[i].manifest.levels[numbers[i][footprint_m]] for i in having]
-            levels.append(_link(tiles, sources, len(variants), folder, options))
+            levels.append(link_level(tiles, sources, len(variants), folder, options))
             shared += dropped
         manifest = dataclasses.replace(
             packs[0].manifest,
             layers=tuple(layer for layer, _ in layers),
             variants=tuple(variant for variant, _ in variants),
-            projection=_projection([pack.manifest.projection for pack in packs]),
             bounds=_around([pack.bounds for pack in packs]),
             min_valid=min(pack.manifest.min_valid for pack in packs),
         )
         picture, notes = join_overviews(packs)
-        return shared, notes + _write(out, packs, manifest, levels, picture, folder, options)
+        return shared, notes + write_combined(
+            out, packs, manifest, levels, picture, folder, options
+        )
 
 
-def _check_out(out: Path, packs: Sequence[Pack], overwrite: bool) -> None:
+def check_out(out: Path, packs: Sequence[Pack], overwrite: bool) -> None:
+    """Refuse an output that is one of the packs it is made of, or that exists.
+
+    Raises:
+        InputError: it is, it does, or a pack is closed.
+    """
     for pack in packs:
         _ = pack.container  # or it is closed
         if out.exists() and pack.path.exists() and out.samefile(pack.path):
@@ -250,7 +134,7 @@ def _check_out(out: Path, packs: Sequence[Pack], overwrite: bool) -> None:
 
 
 @contextlib.contextmanager
-def _scratch(out: Path) -> Iterator[Path]:
+def scratch_folder(out: Path) -> Iterator[Path]:
     """Yield a folder for large temporary files beside the pack to be, where there is room."""
     try:
         folder = tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent)
@@ -260,56 +144,7 @@ def _scratch(out: Path) -> Iterator[Path]:
         yield Path(path)
 
 
-def _name(region: BBox | Area) -> str:
-    return region.name if isinstance(region, Area) else f"--bbox {region}"
-
-
-def _no_tile(region: BBox | Area, what: str, bounds: BBox) -> NoTileError:
-    return NoTileError(
-        f"{_name(region)}: holds no tile of {what}, which covers {bounds}; choose a larger region"
-    )
-
-
-def _left_out(region: BBox | Area, footprint_m: float) -> str:
-    return f"level {footprint_m:g}: left out, it has no tile in {_name(region)}"
-
-
-def _clip(pack: Pack | PackSet, region: BBox | Area, footprint_m: float) -> tuple[BBox, list[str]]:
-    """Return the box around a region's tiles within the pack, and a note where that is less."""
-    inner, wanted = (region.bounds, region.bounds) if isinstance(region, Area) else (region, region)
-    if isinstance(region, Area):
-        west, south, east, north = region.frame.local_bounds(inner)
-        margin = _AREA_MARGIN * footprint_m
-        wanted = region.frame.wgs84_bounds(
-            west - margin, south - margin, east + margin, north + margin
-        )
-    common = wanted.intersection(pack.bounds)
-    if common is None:
-        raise InputError(
-            f"{_name(region)}: has nothing in common with {pack.path}, which covers "
-            f"{pack.bounds}; choose a region inside it"
-        )
-    # What the six decimals of a box do not show is not worth a word.
-    if str(inner.intersection(pack.bounds)) == str(inner):
-        return common, []
-    return common, [f"{_name(region)} reaches beyond {pack.path}: clipped to {common}"]
-
-
-def _inside(held: HeldLevel, frame: LocalFrame, region: BBox | Area) -> npt.NDArray[np.bool_]:
-    """Return which tiles (N,) lie in the region: of an area their centres, else their corners."""
-    east, north = held.lattice.centers_m(held.cells)
-    if isinstance(region, Area):
-        return region.holds(frame, east, north)
-    inner = held.lattice.footprint_m * (0.5 - EDGE_TOLERANCE)
-    inside = np.ones(len(east), np.bool_)
-    for right, up in ((-1, -1), (-1, 1), (1, -1), (1, 1)):
-        lat, lon = frame.to_wgs84(east + right * inner, north + up * inner)
-        inside &= (lon >= region.west) & (lon <= region.east)
-        inside &= (lat >= region.south) & (lat <= region.north)
-    return inside
-
-
-def _link(
+def link_level(
     tiles: PackedTiles,
     sources: Sequence[LevelRecord],
     variants: int,
@@ -383,13 +218,6 @@ def _renumber(
     return number_items(variants, own)
 
 
-def _projection(records: Sequence[ProjectionRecord]) -> ProjectionRecord:
-    """Return the one that all share; what was found is of parts, and of the whole unknown."""
-    if all(record.shares == records[0].shares for record in records):
-        return records[0]
-    return dataclasses.replace(records[0], shares={})
-
-
 def _around(boxes: Sequence[BBox]) -> BBox:
     return BBox(
         min(box.west for box in boxes),
@@ -399,7 +227,7 @@ def _around(boxes: Sequence[BBox]) -> BBox:
     )
 
 
-def _write(
+def write_combined(
     out: Path,
     packs: Sequence[Pack],
     manifest: Manifest,
@@ -422,6 +250,8 @@ def _write(
     manifest = dataclasses.replace(
         manifest,
         tool=f"s4g {__version__}",
+        # What share of trial views was found is known of the packs it is made of, not of it.
+        projection=dataclasses.replace(manifest.projection, shares={}),
         levels=tuple(record for record, _ in levels),
         overview=None if overview is None else overview[0],
         imagery=None if imagery is None else imagery[0],

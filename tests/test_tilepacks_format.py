@@ -4,6 +4,8 @@ import hashlib
 import json
 import re
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -158,6 +160,28 @@ def test_a_section_is_verified_when_it_is_used(tmp_path: Path) -> None:
     assert bytes(container.section("first")) == SECTIONS["first"]
     with pytest.raises(IntegrityError, match="section last does not match its SHA-256"):
         container.section("last")
+
+
+def test_a_file_that_is_cut_short_while_it_is_open_is_refused(tmp_path: Path) -> None:
+    # In a process of its own: to read what is gone would end it (SIGBUS).
+    path = _write(tmp_path, b"".join(encode_container({}, {"a": bytes(8192), "b": bytes(8192)})))
+    code = (
+        "import os, sys; from pathlib import Path\n"
+        "from s4g.tilepacks.format import open_container\n"
+        "container = open_container(Path(sys.argv[1]))\n"
+        "container.section('a'); os.truncate(sys.argv[1], 4096)\n"
+        "for name in 'ab':\n"
+        "    try: container.section(name)\n"
+        "    except Exception as error: print(error)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False
+    )
+    told = (
+        f"{path}: damaged or altered: it was cut short while it was open; a pack in use is "
+        f"replaced by rename{REMEDY}\n"
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, 2 * told, "")
 
 
 def test_a_missing_section_is_refused(tmp_path: Path) -> None:

@@ -93,11 +93,12 @@ class Container:
         """Return a section's bytes, not copied, verified when they are asked for first.
 
         Raises:
-            IntegrityError: it is missing, or does not match its SHA-256.
+            IntegrityError: it is missing, or does not match its SHA-256, or the file was cut short.
         """
         entry = self._entries.get(name)
         if entry is None:
             raise damaged(self.path, f"section {name} is missing")
+        self._check_length()
         view = self._view[entry.start : entry.start + entry.length]
         with self._lock:
             if name not in self._verified:
@@ -105,6 +106,14 @@ class Container:
                     raise damaged(self.path, f"section {name} does not match its SHA-256")
                 self._verified.add(name)
         return view
+
+    def _check_length(self) -> None:
+        """Refuse a file that was cut short since: to touch what is gone would end the process."""
+        mapped = self._view.obj
+        if isinstance(mapped, mmap.mmap) and mapped.size() < len(self._view):
+            raise damaged(
+                self.path, "it was cut short while it was open; a pack in use is replaced by rename"
+            )
 
     def verify(self) -> None:
         """Verify every section, known or not.

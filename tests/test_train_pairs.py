@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s4g.core.errors import InputError
+from s4g.core.errors import InputError, S4GError
 from s4g.train.grounds import Ground, load_grounds
 from s4g.train.model import ModelConfig
-from s4g.train.pairs import PairSampler, draw_neighbourhood, footprint_range_m, prefetch
+from s4g.train.pairs import PairSampler, draw_neighbourhood, footprint_range_m, join, prefetch
 from s4g.train.recipe import GroundConfig, OptimConfig, Recipe, ViewConfig
-from s4g.train.views import Place, cut_patch, drone_geometry, photometric, tile_geometry
+from s4g.train.views import Place, cut_patch, drone_geometry, tile_geometry
 
 SIZE_PX = 64
 
@@ -93,31 +93,72 @@ def test_a_tile_is_north_up_and_to_scale(grounds: list[Ground]) -> None:
 @given(seed=st.integers(0, 10_000))
 @settings(max_examples=40)
 def test_neighbours_never_show_the_same_ground(grounds: list[Ground], seed: int) -> None:
-    places = draw_neighbourhood(grounds[0], recipe(), 4, np.random.default_rng(seed))
-    footprint = places[0].footprint_m
-    for i, a in enumerate(places):
-        for b in places[i + 1 :]:
-            apart = math.hypot(a.x_m - b.x_m, a.y_m - b.y_m)
+    places = draw_neighbourhood(grounds[0], 0, recipe(), 4, np.random.default_rng(seed))
+    footprint = places.footprint_m[0]
+    for i in range(len(places)):
+        for j in range(i + 1, len(places)):
+            apart = math.hypot(places.x_m[i] - places.x_m[j], places.y_m[i] - places.y_m[j])
             assert 0.55 * footprint <= apart <= 2 * math.sqrt(2) * 3 * footprint
-        assert grounds[0].valid_share(a.x_m, a.y_m, footprint) >= 0.97
+        assert grounds[0].valid_share(places.x_m[i], places.y_m[i], footprint) >= 0.97
 
 
-def test_a_batch_depends_on_the_seed_and_the_step_alone(grounds: list[Ground]) -> None:
+def test_a_plan_depends_on_the_seed_and_the_step_alone(grounds: list[Ground]) -> None:
     sampler = PairSampler(grounds, recipe())
-    first, again, other = sampler[2], PairSampler(grounds, recipe())[2], sampler[3]
-    assert np.array_equal(first[0], again[0])
-    assert np.array_equal(first[1], again[1])
-    assert not np.array_equal(first[0], other[0])
-    assert first[0].shape == (12, SIZE_PX, SIZE_PX, 3)
-    assert first[0].dtype == np.uint8
+    first, again, other = sampler.plan(2), PairSampler(grounds, recipe()).plan(2), sampler.plan(3)
+    assert np.array_equal(first.local_from_drone, again.local_from_drone)
+    assert np.array_equal(first.dates, again.dates)
+    assert first.seed == again.seed != other.seed
+    assert not np.array_equal(first.places.x_m, other.places.x_m)
+    assert len(first.places) == 12
 
 
-def test_batches_made_ahead_come_in_order(grounds: list[Ground]) -> None:
+def test_plans_made_ahead_come_in_order(grounds: list[Ground]) -> None:
     sampler = PairSampler(grounds, recipe())
     ahead = list(prefetch(sampler, range(1, 4), threads=2))
-    assert len(ahead) == 3
-    for step, (tiles, _) in enumerate(ahead, start=1):
-        assert np.array_equal(tiles, sampler[step][0])
+    assert [plan.seed for plan in ahead] == [sampler.plan(step).seed for step in (1, 2, 3)]
+
+
+def test_views_of_one_date_are_changed_more_than_those_of_two(grounds: list[Ground]) -> None:
+    plan = PairSampler(grounds, recipe()).plan(0)
+    same = plan.dates[:, 0] == plan.dates[:, 1]
+    assert np.allclose(plan.strength[same], [0.6, 1.0])
+    assert np.allclose(plan.strength[~same], [0.42, 0.7])
+
+
+def test_a_share_of_a_batch_is_drawn_among_lookalikes(grounds: list[Ground]) -> None:
+    mined = dataclasses.replace(recipe(), optim=dataclasses.replace(recipe().optim, lookalikes=0.5))
+    sampler = PairSampler(grounds, mined)
+    pool = sampler.draw(20, np.random.default_rng(0))
+    lists = np.full((20, 3), -1)
+    lists[:, 0] = np.roll(np.arange(20), 1)
+    sampler.mine(pool, lists)
+    places = sampler.plan(5).places
+    rows = [int(np.flatnonzero(pool.x_m == x)[0]) for x in places.x_m if x in pool.x_m]
+    assert len(places) == 12
+    assert len(rows) == 6
+    assert not set(places.x_m[6:]) & set(pool.x_m)
+
+
+def test_lookalikes_that_share_ground_never_meet(grounds: list[Ground]) -> None:
+    mined = dataclasses.replace(recipe(), optim=dataclasses.replace(recipe().optim, lookalikes=1.0))
+    sampler = PairSampler(grounds, mined)
+    one = sampler.draw(1, np.random.default_rng(0))
+    pool = join([one, one])
+    sampler.mine(pool, np.array([[1], [0]]))
+    assert len(sampler._alike(2, np.random.default_rng(1))) == 1
+
+
+def test_ground_without_a_valid_place_is_named_as_empty(grounds: list[Ground]) -> None:
+    empty = dataclasses.replace(grounds[0])
+    side = empty.invalid_area.shape[0]
+    rows, columns = np.meshgrid(np.arange(side), np.arange(side), indexing="ij")
+    empty = dataclasses.replace(empty, invalid_area=(rows * columns).astype(np.int32))
+    with pytest.raises(S4GError) as error:
+        PairSampler([empty], recipe()).plan(0)
+    assert str(error.value) == (
+        "found 0 of 12 places with valid imagery; the grounds are nearly empty: check nodata, "
+        "footprint_min_m and footprint_max_m"
+    )
 
 
 def test_held_out_ground_is_never_drawn(grounds: list[Ground]) -> None:
@@ -135,22 +176,6 @@ def test_footprints_respect_the_imagery_and_the_ground(grounds: list[Ground]) ->
     assert low == pytest.approx(max(20, 0.7 * 0.5 * SIZE_PX))
     assert high == pytest.approx(0.6 * 256)
     assert footprint_range_m(grounds[0], recipe(footprint_min_m=500.0)) is None
-
-
-@given(seed=st.integers(0, 100_000))
-@settings(max_examples=60)
-def test_photometric_change_keeps_the_picture_a_picture(grounds: list[Ground], seed: int) -> None:
-    image = np.ascontiguousarray(grounds[0].dates[0][0][:SIZE_PX, :SIZE_PX])
-    before = image.copy()
-    changed = photometric(image, 1.0, np.random.default_rng(seed))
-    assert changed.shape == image.shape
-    assert changed.dtype == np.uint8
-    assert np.array_equal(image, before), "the input must not be written to"
-
-
-def test_photometric_strength_zero_changes_nothing(grounds: list[Ground]) -> None:
-    image = grounds[0].dates[0][0][:SIZE_PX, :SIZE_PX]
-    assert photometric(image, 0.0, np.random.default_rng(0)) is image
 
 
 def test_patches_coarser_than_the_imagery_are_averaged_not_sampled() -> None:

@@ -13,8 +13,9 @@ import torch
 from .grounds import Ground
 from .model import Encoder, normalise
 from .pairs import footprint_range_m
+from .photometric import photometric
 from .recipe import Recipe
-from .views import Place, cut_patch, drone_geometry, photometric, tile_geometry
+from .views import Place, cut_patch, drone_geometry, tile_geometry
 
 Floats = npt.NDArray[np.float32]
 Images = npt.NDArray[np.uint8]
@@ -129,17 +130,21 @@ def _region(ground: Ground, recipe: Recipe, rng: np.random.Generator) -> Validat
     for _ in range(_QUERIES):
         place = places[int(rng.integers(len(places)))]
         geometry, (east, north) = drone_geometry(place, size, recipe.views, rng)
-        date = len(ground.dates) - 1
-        strength = recipe.views.photometric * (0.4 if date else 0.8)
-        queries.append(photometric(cut_patch(place, date, geometry, size), strength, rng))
+        queries.append(cut_patch(place, len(ground.dates) - 1, geometry, size))
         truths.append((place.x_m + east * footprint, place.y_m - north * footprint))
+    strength = recipe.views.photometric * (0.4 if len(ground.dates) > 1 else 0.8)
+    changed = photometric(
+        torch.from_numpy(np.stack(queries)).float(),
+        torch.full((len(queries),), strength),
+        int(rng.integers(1 << 62)),
+    )
     return ValidationRegion(
         ground.name,
         ground.source,
         footprint,
         tiles,
         np.asarray(centers, np.float32) / np.float32(footprint),
-        np.stack(queries),
+        changed.round().to(torch.uint8).numpy(),
         np.asarray(truths, np.float32) / np.float32(footprint),
     )
 

@@ -1,4 +1,4 @@
-"""Training on imagery: pairs are cut from grounds as they are needed (pairs.py, views.py)."""
+"""Training on imagery: pairs are cut from grounds on the device that trains, as they are needed."""
 
 from __future__ import annotations
 
@@ -9,14 +9,30 @@ import numpy.typing as npt
 import torch
 
 from .distributed import World
+from .drone_views import Matrices, local_from_tile
 from .evaluate import GroundValidation, ValidationRegion, validate, validation_regions
 from .grounds import Ground
-from .model import MEAN, STD, normalise
-from .pairs import PairSampler, footprint_range_m, prefetch
+from .imagery import Imagery
+from .lookalikes import lookalike_lists
+from .model import MEAN, STD
+from .pairs import (
+    Ints,
+    PairPlan,
+    PairSampler,
+    Places,
+    footprint_range_m,
+    pixel_maps,
+    prefetch,
+)
+from .photometric import photometric
 from .recipe import Recipe
 from .source import Batch, Embed
 
 _EMBED_BATCH = 64
+# Places among which look-alikes are looked for, and how many of them each may meet.
+_POOL = 8192
+_LISTED = 24
+_POOL_SEED = 1
 
 
 class GroundSource:
@@ -32,14 +48,15 @@ class GroundSource:
         workers: int,
         world: World | None = None,
     ) -> None:
-        """Cut the validation regions and keep the grounds that train.
+        """Cut the validation regions and move the imagery that trains to the device.
 
         Raises:
-            InputError: no ground can hold a footprint of the recipe.
+            InputError: no ground can hold a footprint of the recipe, or the imagery is too large.
         """
         self._sampler = PairSampler(grounds, recipe, world or World())
         self._regions: list[ValidationRegion] = validation_regions(grounds, recipe)
-        self._device, self._workers = device, workers
+        self._imagery = Imagery(self._sampler.grounds, device)
+        self._recipe, self._device, self._workers = recipe, device, workers
         self._steps = recipe.optim.steps
         self.steps_per_epoch = min(recipe.optim.validate_every, self._steps)
         self.epochs = -(-self._steps // self.steps_per_epoch)
@@ -47,22 +64,65 @@ class GroundSource:
         self.gsd_range_m = low / recipe.model.input_px, high / recipe.model.input_px
         self.credits = sorted({g.credit for g in recipe.grounds if g.credit})
         self._epoch = 0
+        self._lists: Ints | None = None
 
     def prepare(self, epoch: int, embed: Embed) -> dict[str, float]:
-        """Remember the epoch: neighbourhoods are drawn, not mined."""
+        """Look for look-alikes where the recipe wants them, but for the first epoch.
+
+        At its start the network takes everything for everything.
+        """
+        resumed = epoch == self._epoch and self._lists is not None
         self._epoch = epoch
-        return {}
+        if not self._recipe.optim.lookalikes or epoch == 0:
+            return {}
+        pool = self._pool(epoch)
+        if not resumed:
+            embeddings = np.concatenate(
+                [
+                    embed(self._tiles(pool.take(slice(s, s + _EMBED_BATCH))), "reference")
+                    for s in range(0, len(pool), _EMBED_BATCH)
+                ]
+            )
+            found = torch.from_numpy(embeddings).to(self._device)
+            self._lists = lookalike_lists(found, pool, _LISTED)
+        assert self._lists is not None
+        self._sampler.mine(pool, self._lists)
+        return {"lookalikes": float((self._lists >= 0).sum(axis=1).mean())}
+
+    def _pool(self, epoch: int) -> Places:
+        rng = np.random.default_rng((self._recipe.seed, epoch, _POOL_SEED))
+        return self._sampler.draw(_POOL, rng)
+
+    def _tiles(self, places: Places) -> npt.NDArray[np.uint8]:
+        size = self._recipe.model.input_px
+        first = np.zeros(len(places), np.int64)
+        tiles = self._cut(places, first, local_from_tile(places.footprint_m, size))
+        return tiles.round().to(torch.uint8).cpu().numpy()
 
     def batches(self, first: int) -> Iterator[Batch]:
         """Yield the batches of the epoch from number `first` on."""
         start = self._epoch * self.steps_per_epoch
         steps = range(start + first, min(start + self.steps_per_epoch, self._steps))
-        for tiles, drones in prefetch(self._sampler, steps, self._workers):
-            yield Batch(self._input(drones), self._input(tiles))
+        for plan in prefetch(self._sampler, steps, self._workers):
+            tiles, drones = self.views(plan)
+            yield Batch(_input(drones), _input(tiles))
 
-    def _input(self, images: npt.NDArray[np.uint8]) -> torch.Tensor:
-        moved = torch.from_numpy(images).to(self._device, non_blocking=True)
-        return normalise(moved, MEAN, STD).contiguous(memory_format=torch.channels_last)
+    @torch.no_grad()
+    def views(self, plan: PairPlan) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the tiles and drone views of a plan, (B, S, S, 3) float32 in [0, 255] each."""
+        maps = plan.local_from_tile, plan.local_from_drone
+        both = [self._cut(plan.places, plan.dates[:, i], maps[i]) for i in (0, 1)]
+        strength = torch.from_numpy(plan.strength.T.reshape(-1))
+        changed = photometric(torch.cat(both), strength, plan.seed)
+        tiles, drones = changed.chunk(2)
+        return tiles, drones
+
+    def _cut(self, places: Places, dates: Ints, local_from_patch: Matrices) -> torch.Tensor:
+        size = self._recipe.model.input_px
+        maps, gsd_m = pixel_maps(places, self._sampler.grounds)
+        ratios = places.footprint_m / size / gsd_m
+        images, to_level = self._imagery.rows(places.ground, dates, ratios)
+        return self._imagery.cut(images, to_level @ maps @ local_from_patch, size)
 
     def validate(self, embed: Embed) -> GroundValidation | None:
         """Search held-out views in the tiles of their own region."""
@@ -76,14 +136,22 @@ class GroundSource:
         return validate(self._regions, embed_all)
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Return nothing: batches follow from the seed and the step."""
-        return {}
+        """Return the lists mined last; all else follows from the seed and the step."""
+        return {} if self._lists is None else {"lookalikes": torch.from_numpy(self._lists)}
 
     def load_state(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Take nothing."""
+        """Take the lists mined last."""
+        if "lookalikes" in tensors:
+            self._lists = tensors["lookalikes"].numpy()
 
     def close(self) -> None:
         """Do nothing: threads end with each epoch."""
+
+
+def _input(images: torch.Tensor) -> torch.Tensor:
+    """(B, S, S, 3) in [0, 255] to (B, 3, S, S), normalised, in channels-last memory."""
+    mean, std = (torch.tensor(v, device=images.device) * 255 for v in (MEAN, STD))
+    return ((images - mean) / std).permute(0, 3, 1, 2)
 
 
 def _trained_footprints(grounds: list[Ground], recipe: Recipe) -> tuple[float, float]:

@@ -84,6 +84,8 @@ class Trainer:
                 layers that cannot be trained for INT8.
         """
         torch.manual_seed(recipe.seed)
+        if device.type == "cuda":  # batches are of one size: look for the quickest kernels once
+            torch.backends.cudnn.benchmark = True
         self.recipe, self.source, self.run, self.device = recipe, source, run, device
         self.world = world or World()
         init = recipe.model.init

@@ -91,7 +91,10 @@ class GroundConfig:
 class ViewConfig:
     """How a drone frame differs from its tile, after telemetry has been applied.
 
-    Angles are standard deviations in degrees; shares are of the footprint.
+    Angles are standard deviations in degrees; shares are of the footprint. `wild_share` of the
+    frames have telemetry that is far off instead: errors spread evenly over plus and minus
+    `wild_yaw_deg` and `wild_tilt_deg`, and a height wrong by a factor of up to 1 + `wild_height`
+    either way.
     """
 
     footprint_min_m: float = 20.0
@@ -101,6 +104,10 @@ class ViewConfig:
     tilt_deg: float = 6.0
     tilt_error_deg: float = 1.5
     height_error: float = 0.06
+    wild_share: float = 0.0
+    wild_yaw_deg: float = 12.0
+    wild_tilt_deg: float = 10.0
+    wild_height: float = 0.4
     photometric: float = 1.0  # strength of colour, blur, noise, shadow, change; 0 switches off
 
 
@@ -115,6 +122,8 @@ class OptimConfig:
         chunk_pairs: pairs a process embeds at a time (gradient caching, for small GPUs); 0: its
             whole share of the batch at once.
         neighbours: `[[ground]]`: pairs of a batch drawn from one neighbourhood: hard negatives.
+        lookalikes: `[[ground]]`: share of a batch drawn, by as many at a time, from places that the
+            encoder takes for each other, mined anew after each validation.
         learning_rate: peak.
         weight_decay: of AdamW, on matrices and kernels.
         decay_everything: decay norms, biases and the scale as well, as Sample4Geo does.
@@ -137,6 +146,7 @@ class OptimConfig:
     batch_pairs: int = 96
     chunk_pairs: int = 0
     neighbours: int = 8
+    lookalikes: float = 0.0
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
     decay_everything: bool = False
@@ -169,6 +179,8 @@ class OptimConfig:
         for name in ("chunk_pairs", "warmup_steps", "warmup_epochs", "weight_decay", "clip_norm"):
             if getattr(self, name) < 0:
                 raise InputError(f"{origin}: {name} = {getattr(self, name)} must not be below 0")
+        if not 0 <= self.lookalikes <= 1:
+            raise InputError(f"{origin}: lookalikes = {self.lookalikes} must lie in [0, 1]")
         if not 0 <= self.ema_decay < 1:
             raise InputError(f"{origin}: ema_decay = {self.ema_decay} must lie in [0, 1)")
         for name, known in (("schedule", SCHEDULES), ("precision", PRECISIONS)):

@@ -56,6 +56,42 @@ def test_every_third_file_validates(tmp_path: Path) -> None:
     assert flags == [False, False, True, False, False, True]
 
 
+def test_photos_of_a_flight_are_split_apart_and_those_between_fall_away(tmp_path: Path) -> None:
+    rows = []
+    for number in range(6):
+        picture(tmp_path / f"{number}.png", width=40, height=30)  # 50 m across
+        rows.append(f"{number}.png,{47 + number * 30 / 111200},8\n")
+    (tmp_path / "photos.csv").write_text("file,lat,lon\n" + "".join(rows))
+    config = GroundConfig(
+        "pictures",
+        files=("*.png",),
+        gsd_m=1.0,
+        split="apart",
+        split_value=0.5,
+        positions="photos.csv",
+    )
+    flags = {g.name: g.validates for g in load(config, tmp_path)}
+    assert flags == {
+        "0.png": False, "1.png": False, "2.png": False, "4.png": True, "5.png": True,
+    }  # fmt: skip
+
+
+def test_pictures_are_read_no_finer_than_asked(tmp_path: Path) -> None:
+    chequered = np.indices((64, 128)).sum(axis=0) % 2 * 200 + 20
+    cv2.imwrite(str(tmp_path / "a.png"), np.repeat(chequered[..., None], 3, 2).astype(np.uint8))
+    config = GroundConfig("pictures", files=("*.png",), gsd_m=0.5, read_gsd_m=1.0)
+    (ground,) = load(config, tmp_path)
+    assert (ground.gsd_m, ground.size_m) == (1.0, (64.0, 32.0))
+    assert np.unique(ground.dates[0][0]).tolist() == [120]  # averaged over area, not picked
+
+
+def test_a_landscape_may_be_seen_from_higher_up() -> None:
+    config = GroundConfig("landscape", worlds=1, size_m=128.0, gsd_m=2.0, renders=1)
+    (ground,) = load(config, None)
+    assert ground.size_m == (128.0, 128.0)
+    assert ground.dates[0][0].shape == (64, 64, 3)
+
+
 def test_black_pixels_and_ground_beyond_the_edge_count_as_invalid(tmp_path: Path) -> None:
     image = np.full((64, 64, 3), 120, np.uint8)
     image[:, :32] = 0

@@ -88,7 +88,16 @@ def test_a_recipe_without_ground_is_refused(tmp_path: Path) -> None:
         ('kind = "xyz"\nfiles = ["*"]', "needs zoom, between 1 and 24"),
         (
             'kind = "landscape"\nworlds = 1\nsplit = "north"',
-            "split 'north' must be one of train, val, west, every",
+            "split 'north' must be one of train, val, west, every, apart",
+        ),
+        (
+            'kind = "rasters"\nfiles = ["*.tif"]\nsplit = "apart"',
+            "split 'apart' is for pictures and needs positions = 'photos.csv', a table of file, "
+            "lat, lon",
+        ),
+        (
+            'kind = "rasters"\nfiles = ["*.tif"]\nsplit = "west"\nsplit_value = 1',
+            "split 'west' needs split_value between 0 and 1, the share that trains",
         ),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from ..core.ground import GroundWindow
 from ..core.images import read_rgb
 from ..core.landscape import make_world, render_world
 from ..core.sources import open_ground
+from .photo_split import read_positions, split_apart
 from .recipe import GroundConfig
 
 Image = npt.NDArray[np.uint8]
@@ -159,7 +161,7 @@ def _matches(config: GroundConfig, data: Path | None) -> list[list[Path]]:
 def _landscapes(config: GroundConfig, data: Path | None, source: int) -> Iterator[Ground]:
     for number in range(config.worlds + config.val_worlds):
         seed = config.first_seed + number
-        world = make_world(seed, config.size_m, _WORLD_GSD_M)
+        world = make_world(seed, config.size_m, config.gsd_m or _WORLD_GSD_M)
         rng = np.random.default_rng(seed)
         images = [
             render_world(
@@ -173,7 +175,8 @@ def _landscapes(config: GroundConfig, data: Path | None, source: int) -> Iterato
         ]
         valid = np.ones(images[0].shape[:2], bool)
         validates = number >= config.worlds
-        yield _make(f"landscape {seed}", images, valid, _WORLD_GSD_M, config, validates, source)
+        gsd_m = config.gsd_m or _WORLD_GSD_M
+        yield _make(f"landscape {seed}", images, valid, gsd_m, config, validates, source)
 
 
 def _read_same_window(
@@ -214,10 +217,33 @@ def _rasters(config: GroundConfig, data: Path | None, source: int) -> Iterator[G
 
 def _pictures(config: GroundConfig, data: Path | None, source: int) -> Iterator[Ground]:
     files = [file for group in _matches(config, data) for file in group]
+    held: list[bool | None] | None = None
+    if config.split == "apart":
+        assert data is not None, "_matches refuses a recipe of files without a folder"
+        places_m = read_positions(data / config.positions, files)
+        height, width = read_rgb(files[0]).shape[:2]
+        diagonal_m = config.gsd_m * math.hypot(height, width)
+        held = split_apart(places_m, config.split_value, diagonal_m)
     for number, file in enumerate(files):
-        image = read_rgb(file)
+        if held is not None and held[number] is None:
+            continue
+        image, gsd_m = _coarser(read_rgb(file), config)
         valid = image.max(axis=2) > 0
-        yield from _split(file.name, [image], valid, config.gsd_m, config, number, source)
+        if held is None:
+            yield from _split(file.name, [image], valid, gsd_m, config, number, source)
+        else:
+            yield _make(file.name, [image], valid, gsd_m, config, bool(held[number]), source)
+
+
+def _coarser(image: Image, config: GroundConfig) -> tuple[Image, float]:
+    """Shrink a picture that is finer than what trains; return it and its pixel's size."""
+    if config.read_gsd_m <= config.gsd_m:
+        return image, config.gsd_m
+    height, width = image.shape[:2]
+    columns = max(1, round(width * config.gsd_m / config.read_gsd_m))
+    rows = max(1, round(height * config.gsd_m / config.read_gsd_m))
+    small = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA)
+    return np.asarray(small, np.uint8), config.gsd_m * width / columns
 
 
 def _xyz(config: GroundConfig, data: Path | None, source: int) -> Iterator[Ground]:

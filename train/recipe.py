@@ -28,7 +28,7 @@ else:
 _T = TypeVar("_T")
 
 GROUND_KINDS = ("landscape", "stack", "rasters", "pictures", "xyz")
-SPLITS = ("train", "val", "west", "every")
+SPLITS = ("train", "val", "west", "every", "apart")
 SCHEDULES = ("cosine", "polynomial", "constant")
 PRECISIONS = ("bf16", "fp16", "fp32")
 _TABLES = (
@@ -59,10 +59,14 @@ class GroundConfig:
         weight: share of the training pairs, relative to the other sources.
         files: glob patterns below the data folder; for a `stack` one pattern a date, matched by
             sorted order.
-        split: `train`; `val`; `west` (western part trains, the rest validates) or `every`
-            (every n-th file validates).
-        split_value: the western share, or n.
-        gsd_m: ground size of a pixel of a picture; for rasters, read no finer than this.
+        split: `train`; `val`; `west` (western part trains, the rest validates), `every`
+            (every n-th file validates) or, for pictures, `apart` (a share of the flight trains,
+            photos that touch none of its ground validate, the others are left out).
+        split_value: the western share, n, or the share of the flight.
+        positions: CSV of file, lat, lon below the data folder, for `apart`.
+        gsd_m: ground size of a pixel of a picture or of a procedural world (0: 0.5 m); for
+            rasters, read no finer than this.
+        read_gsd_m: read pictures no finer than this.
         zoom: zoom of `xyz` tiles.
         worlds: number of procedural worlds.
         val_worlds: number of further worlds that only validate.
@@ -77,7 +81,9 @@ class GroundConfig:
     files: tuple[str, ...] = ()
     split: str = "train"
     split_value: float = 0.0
+    positions: str = ""
     gsd_m: float = 0.0
+    read_gsd_m: float = 0.0
     zoom: int = 0
     worlds: int = 0
     val_worlds: int = 0
@@ -349,6 +355,16 @@ def _check_ground(ground: GroundConfig, origin: str) -> None:
         raise InputError(f"{place}: needs worlds = N")
     if ground.kind == "pictures" and ground.gsd_m <= 0:
         raise InputError(f"{place}: needs gsd_m, the ground size of a pixel in metres")
+    if ground.split == "apart" and not (ground.kind == "pictures" and ground.positions):
+        raise InputError(
+            f"{place}: split 'apart' is for pictures and needs positions = 'photos.csv', a "
+            "table of file, lat, lon"
+        )
+    if ground.split in ("west", "apart") and not 0 < ground.split_value < 1:
+        raise InputError(
+            f"{place}: split {ground.split!r} needs split_value between 0 and 1, the share that "
+            "trains"
+        )
     if ground.kind == "xyz" and not 1 <= ground.zoom <= 24:
         raise InputError(f"{place}: needs zoom, between 1 and 24")
 

@@ -112,6 +112,13 @@ def test_touching_tiles_become_one_mosaic_and_islands_their_own(tmp_path: Path) 
     assert (wide.dates[0][0][0, 0, 0], wide.dates[0][0][0, -1, 0]) == (100, 110)
 
 
+def test_mosaics_are_counted_over_all_folders(tmp_path: Path) -> None:
+    for town in ("a", "b", "c"):
+        picture(tmp_path / town / "19" / "1" / "1.png", 256, 256)
+    config = GroundConfig("xyz", files=("*",), zoom=19, split="every", split_value=3)
+    assert [g.validates for g in load(config, tmp_path)] == [False, False, True]
+
+
 def test_a_stack_reads_every_date_in_the_window_of_the_first(tmp_path: Path) -> None:
     rasterio = pytest.importorskip("rasterio", reason="GeoTIFFs need rasterio (the pack extra)")
     for year, west in ((2017, 500000.0), (2018, 500004.0)):

@@ -20,6 +20,7 @@ from ..core.console import (
 from ..core.errors import InputError
 from .cli_data import data
 from .cli_eval import evaluate
+from .cli_prepare import prepare
 from .opening import DEVICES
 
 if TYPE_CHECKING:
@@ -56,6 +57,12 @@ _device_option = click.option(
 @click.command(cls=MainCommand)
 @_recipe_option
 @_data_option
+@click.option(
+    "--grounds",
+    "prepared",
+    type=click.Path(path_type=Path),
+    help="The recipe's imagery as s4g-train prepare wrote it, in place of --data.",
+)
 @click.option("--out", "run", type=click.Path(path_type=Path), required=True, help="Run folder.")
 @click.option(
     "--init",
@@ -91,6 +98,7 @@ _device_option = click.option(
 def train(
     recipe_name: str,
     data: Path | None,
+    prepared: Path | None,
     run: Path,
     resume: bool,
     workers: int,
@@ -124,12 +132,13 @@ def train(
     with join_world(place) as world:
         if place.type == "cuda":
             place = torch.device("cuda", torch.cuda.current_device())
-        _train(recipe, data, run, resume, overrides, workers, place, world)
+        _train(recipe, data, prepared, run, resume, overrides, workers, place, world)
 
 
 def _train(
     recipe: Recipe,
     data: Path | None,
+    prepared: Path | None,
     run: Path,
     resume: bool,
     overrides: dict[str, Any],
@@ -144,7 +153,7 @@ def _train(
     if resume:
         lengths = {f"optim.{name}" for name in ("steps", "epochs") if overrides[name] is not None}
         check_same_recipe(run, recipe, frozenset(lengths))
-    source = _source(recipe, data, workers, place, world)
+    source = _source(recipe, data, prepared, workers, place, world)
     trainer = Trainer(recipe, source, run, place, world, resume)
     if resume:
         trainer.resume()
@@ -168,13 +177,22 @@ def _train(
 
 
 def _source(
-    recipe: Recipe, data: Path | None, workers: int, place: torch.device, world: World
+    recipe: Recipe,
+    data: Path | None,
+    prepared: Path | None,
+    workers: int,
+    place: torch.device,
+    world: World,
 ) -> BatchSource:
+    if prepared is not None and (data is not None or recipe.data is not None):
+        why = "--data" if data is not None else f"the [data] set of recipe {recipe.name}"
+        raise InputError(f"--grounds {prepared}: cannot be joined with {why}; give one of the two")
     if recipe.data is None:
         from .ground_source import GroundSource
         from .opening import open_grounds
 
-        return GroundSource(open_grounds(recipe, data), recipe, place, workers, world)
+        grounds = open_grounds(recipe, data, prepared=prepared)
+        return GroundSource(grounds, recipe, place, workers, world)
     from .data_source import DataSource
 
     if data is None:
@@ -187,6 +205,7 @@ def _source(
 
 cli.add_command(evaluate)
 cli.add_command(data)
+cli.add_command(prepare)
 
 
 @cli.command("calibrate")

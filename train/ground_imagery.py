@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -152,6 +153,7 @@ def _coarser(image: Image, config: GroundConfig) -> tuple[Image, float]:
 def _xyz(config: GroundConfig, data: Path | None) -> Iterator[Imagery]:
     """Join tiles that touch into mosaics (`folder/z/x/y.png`, y from the north)."""
     folders = [folder for group in _matches(config, data) for folder in group if folder.is_dir()]
+    mosaics = itertools.count()
     for folder in folders:
         tiles = {
             (int(file.parent.name), int(file.stem)): file
@@ -182,7 +184,7 @@ def _xyz(config: GroundConfig, data: Path | None) -> Iterator[Imagery]:
                     valid[cut] = tile.max(axis=2) > 0
             gsd_m = mercator_gsd_m(_tile_lat_deg(y0 + top, config.zoom), config.zoom)
             name = f"{folder.name} {config.zoom}/{x0 + left}/{y0 + top}"
-            yield from _split(name, [mosaic], valid, gsd_m, config, number)
+            yield from _split(name, [mosaic], valid, gsd_m, config, next(mosaics))
 
 
 def _tile_lat_deg(y: int, zoom: int) -> float:

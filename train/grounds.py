@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from .ground_imagery import Image, Imagery, read_imagery
 from .ground_worlds import rendered, world_jobs
+from .grounds_file import read_grounds_file
 from .recipe import GroundConfig
 
 # Each level of a pyramid halves the one before; below this side no patch is cut from it.
@@ -66,22 +67,37 @@ class Ground:
 
 
 def load_grounds(
-    configs: tuple[GroundConfig, ...], data: Path | None, tick: Callable[[str], None]
+    configs: tuple[GroundConfig, ...],
+    data: Path | None,
+    tick: Callable[[str], None],
+    prepared: Path | None = None,
 ) -> list[Ground]:
-    """Load every source of a recipe; `tick` is told the name of each ground as it is ready.
+    """Load every source of a recipe.
 
     Procedural worlds are rendered by processes of their own while files are read.
 
+    Args:
+        configs: the sources.
+        data: the folder of their files.
+        tick: is told the name of each ground as it is ready.
+        prepared: a grounds file, in place of the folder.
+
     Raises:
-        InputError: a pattern matches nothing, files do not fit together, or cannot be read.
+        InputError: a pattern matches nothing, files do not fit together, or cannot be read; the
+            grounds file does not fit the recipe.
+        IntegrityError: the grounds file is damaged.
         S4GError: a process that rendered worlds was killed.
     """
     grounds: list[Ground] = []
     jobs = [job for c in configs if c.kind == "landscape" for job in world_jobs(c)]
     with rendered(jobs) as worlds:
+        stored = None if prepared is None else read_grounds_file(prepared, configs)
         for index, config in enumerate(configs):
+            pieces: Iterable[Imagery]
             if config.kind == "landscape":
                 pieces = _landscapes(config, worlds)
+            elif stored is not None:
+                pieces = stored[index]
             else:
                 pieces = read_imagery(config, data)
             for piece in pieces:

@@ -35,11 +35,24 @@ def torch_device(device: str) -> str:
     return device
 
 
-def open_grounds(recipe: Recipe, data: Path | None, only_validation: bool = False) -> list[Ground]:
+def open_grounds(
+    recipe: Recipe,
+    data: Path | None,
+    only_validation: bool = False,
+    prepared: Path | None = None,
+) -> list[Ground]:
     """Load the imagery of a recipe's `[[ground]]` entries, or only what is held out of it.
 
+    Args:
+        recipe: the recipe.
+        data: the folder of its files.
+        only_validation: leave out what trains.
+        prepared: a grounds file (`s4g-train prepare`), in place of the folder.
+
     Raises:
-        InputError: there is no such folder, or imagery is missing or unreadable.
+        InputError: there is no such folder, or imagery is missing or unreadable; or the grounds
+            file does not fit the recipe.
+        IntegrityError: the grounds file is damaged.
     """
     from .grounds import held_out_only, load_grounds
 
@@ -49,7 +62,7 @@ def open_grounds(recipe: Recipe, data: Path | None, only_validation: bool = Fals
     if data is not None and not data.is_dir():
         raise InputError(f"--data {data}: no such folder")
     with progress("imagery", sum(max(1, c.worlds + c.val_worlds) for c in configs)) as tick:
-        grounds = load_grounds(configs, data, lambda name: tick(1))
+        grounds = load_grounds(configs, data, lambda name: tick(1), prepared)
     say(f"{len(grounds)} grounds, {sum(g.validates for g in grounds)} of them held out")
     return [g for g in grounds if g.validates] if only_validation else grounds
 

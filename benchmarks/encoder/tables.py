@@ -1,0 +1,100 @@
+"""The results as Markdown tables, one a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+Results = dict[str, dict[str, Any]]  # condition, method
+
+FIGURES = {
+    "recall_at_1": ("Best tile within half a footprint (R@1), %", 100.0, 1),
+    "recall_at_5": ("One of the best five within half a footprint (R@5), %", 100.0, 1),
+    "median_m": ("Median distance of the best tile, m", 1.0, 1),
+    "auc_right": ("AUC: scores of right against wrong answers", 1.0, 3),
+    "auc_foreign": ("AUC: scores of known against foreign ground", 1.0, 3),
+    "auc_left_out": ("AUC: scores with against without the query's own ground in the map", 1.0, 3),
+}
+CALIBRATION = {
+    "error_known": "Calibration error of the answers, %",
+    "error_with_foreign": "Calibration error, foreign ground included, %",
+    "foreign_below_unknown": "Foreign queries below the unknown score, %",
+    "known_below_unknown": "Known queries below the unknown score, %",
+}
+_INTERVALS = "95 % intervals in brackets, from a bootstrap over clusters."
+# Marks ground that the recipe trains on.
+_SEEN = " (trained ground)"
+
+
+def report(results: Results, about: dict[str, dict[str, Any]], methods: dict[str, str]) -> str:
+    """Return all tables.
+
+    Args:
+        results: of each condition and method, as `evaluate.summary` returns them.
+        about: of each condition: `about`, `seen`.
+        methods: what each method is.
+    """
+    lines = [f"- **{name}**: {text}" for name, text in methods.items()]
+    lines += ["", *_conditions(results, about)]
+    for key, (title, scale, digits) in FIGURES.items():
+        lines += ["", f"### {title}", "", _INTERVALS, ""]
+        lines += _table(results, about, list(methods), _figure_cell(key, scale, digits))
+    asked = [
+        name
+        for name in methods
+        if any("calibration" in of.get(name, {}) for of in results.values())
+    ]
+    for key, title in CALIBRATION.items() if asked else ():
+        lines += ["", f"### {title}", ""]
+        lines += _table(results, about, asked, _calibration_cell(key))
+    return "\n".join(lines) + "\n"
+
+
+def _conditions(results: Results, about: dict[str, dict[str, Any]]) -> list[str]:
+    lines = ["| condition | what | tiles | queries (clusters) | foreign |", "|---|---|---|---|---|"]
+    for name, of in results.items():
+        most = max(of.values(), key=lambda result: result["queries"])
+        lines.append(
+            f"| {_name(name, about)} | {about[name]['about']} | {most['tiles']} | "
+            f"{most['queries']} ({most['clusters']}) | {most['foreign']} |"
+        )
+    return lines
+
+
+def _name(condition: str, about: dict[str, dict[str, Any]]) -> str:
+    return condition + (_SEEN if about[condition]["seen"] else "")
+
+
+def _table(
+    results: Results,
+    about: dict[str, dict[str, Any]],
+    methods: list[str],
+    cell: Callable[[dict[str, Any], int], str],
+) -> list[str]:
+    lines = ["| condition | " + " | ".join(methods) + " |", "|---" * (1 + len(methods)) + "|"]
+    for name, of in results.items():
+        most = max(result["queries"] for result in of.values())
+        cells = [cell(of[method], most) if method in of else "" for method in methods]
+        lines.append(f"| {_name(name, about)} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _figure_cell(key: str, scale: float, digits: int) -> Callable[[dict[str, Any], int], str]:
+    def cell(result: dict[str, Any], most: int) -> str:
+        figure = result["figures"][key]
+        if figure["value"] is None:
+            return "-"
+        text = f"{figure['value'] * scale:.{digits}f}"
+        if figure["low"] is not None:
+            text += f" [{figure['low'] * scale:.{digits}f}, {figure['high'] * scale:.{digits}f}]"
+        return text + (f", n={result['queries']}" if result["queries"] < most else "")
+
+    return cell
+
+
+def _calibration_cell(key: str) -> Callable[[dict[str, Any], int], str]:
+    def cell(result: dict[str, Any], most: int) -> str:
+        value = result.get("calibration", {}).get(key)
+        return "-" if value is None else f"{value * 100:.1f}"
+
+    return cell

@@ -15,41 +15,55 @@ import numpy.typing as npt
 from .errors import InputError
 from .geo import LocalFrame
 from .ground import ArrayGround
+from .landscape_archetypes import HELD_OUT
 from .landscape_buildings import parked_cars, put_up_buildings
+from .landscape_cover import FIRST_YEAR, LAST_YEAR
+from .landscape_ground import lay_ground
 from .landscape_palette import SEASONS
 from .landscape_plan import Planner
 from .landscape_render import render_scene
 from .landscape_sensor import SENSORS
-from .landscape_style import draw_style
+from .landscape_style import STYLES, draw_style
 from .landscape_trees import plant_trees
 from .landscape_world import (
     Canvas,
     World,
     border_distance,
     coarse_slope,
-    lay_ground,
     texture,
 )
 
-__all__ = ["SEASONS", "SENSORS", "World", "make_world", "open_landscape", "render_world"]
+__all__ = [
+    "FIRST_YEAR", "HELD_OUT", "LAST_YEAR", "SEASONS", "SENSORS", "STYLES", "World", "make_world",
+    "open_landscape", "render_world",
+]  # fmt: skip
 
 MAX_SIDE_PX = 16384
 MAX_SEED = 2**32 - 1
 _MAX_LAT_DEG = 85  # towards the poles a box of degrees describes no square
+_ANY_STYLE = "any"
 _DEFAULTS: dict[str, str] = {
     "seed": "7", "size_m": "2000", "gsd_m": "0.5", "season": "summer", "year": "0", "light": "0",
-    "sensor": "a", "lat": "47", "lon": "8",
+    "sensor": "a", "lat": "47", "lon": "8", "style": _ANY_STYLE,
 }  # fmt: skip
 
 
-def make_world(seed: int, size_m: float, gsd_m: float) -> World:
+def make_world(seed: int, size_m: float, gsd_m: float, style_name: str | None = None) -> World:
     """Make the ground of a seed: a square of `size_m` metres at `gsd_m` metres per pixel.
 
+    Args:
+        seed: what the ground is drawn from.
+        size_m: side of the square.
+        gsd_m: size of a pixel.
+        style_name: one of STYLES; default: the seed chooses among the first of them.
+
     Raises:
-        InputError: a value is out of range.
+        InputError: a value is out of range, or no such style.
     """
     _check_world(seed, size_m, gsd_m)
-    style = draw_style(seed)
+    if style_name is not None and style_name not in STYLES:
+        raise InputError(f"landscape: {_unknown('style', style_name, STYLES)}")
+    style = draw_style(seed, style_name)
     canvas = Canvas(seed, size_m, gsd_m, style, Planner(seed, size_m, style).run())
     lay_ground(canvas)
     buildings = put_up_buildings(canvas)
@@ -73,6 +87,7 @@ def make_world(seed: int, size_m: float, gsd_m: float) -> World:
         fine=fine,
         slope=coarse_slope(canvas),
         cars=parked_cars(canvas),
+        basin=canvas.basin,
     )
 
 
@@ -97,7 +112,7 @@ def render_world(
 
 def open_landscape(source: str) -> ArrayGround:
     """Open `landscape[:key=value,…]` with keys seed, size_m, gsd_m, season, year, light, sensor,
-    lat, lon (the centre, WGS84 degrees).
+    lat, lon (the centre, WGS84 degrees), style.
 
     Raises:
         InputError: an unknown key or a bad value; the message names the legal ones.
@@ -112,8 +127,9 @@ def open_landscape(source: str) -> ArrayGround:
     season, sensor = values["season"], values["sensor"]
     year, light = _integer(values, "year"), _integer(values, "light")
     _check_view(season, light, sensor)  # before the long work
+    style = None if values["style"] == _ANY_STYLE else values["style"]
     world = make_world(
-        _integer(values, "seed"), _number(values, "size_m"), _number(values, "gsd_m")
+        _integer(values, "seed"), _number(values, "size_m"), _number(values, "gsd_m"), style
     )
     picture = render_world(world, season, year, light, sensor)
     return _ground(source, LocalFrame(lat, lon), world, picture)

@@ -4,43 +4,68 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
 
 from .landscape_noise import Floats, rng_for
 from .landscape_parts import Building
-from .landscape_world import LANE, MAIN, MARK, PARKING, STREET, WATER, WOOD, Canvas
+from .landscape_world import (
+    BALLAST,
+    FIXED_BITS,
+    LAKES_AND_MARSH,
+    LANE,
+    MAIN,
+    MARK,
+    PARKING,
+    RAILS,
+    STREET,
+    WATER,
+    WOOD,
+    Bytes,
+    Canvas,
+    Ints,
+)  # fmt: skip
 
 _DRIVEN = (PARKING, STREET, LANE, MAIN)
 
 
 def put_up_buildings(canvas: Canvas) -> tuple[Building, ...]:
     """Draw the buildings that do not stand in a road or in water; return them."""
-    blocked = [WATER, MAIN, STREET, LANE, MARK, WOOD]
+    planned = canvas.plan.buildings
+    if not planned:
+        return ()
+    blocked = [WATER, MAIN, STREET, LANE, MARK, WOOD, BALLAST, RAILS, *LAKES_AND_MARSH]
+    corners = np.stack([building_corners(building) for building in planned])
+    centers = np.array([building.center for building in planned])
+    places = np.concatenate([corners, centers[:, None]], axis=1)
+    ground = canvas.at(canvas.surface, places).reshape(len(planned), -1)
+    free = (np.abs(centers).max(axis=1) <= canvas.size_m / 2 + 60) & ~np.isin(ground, blocked).any(
+        axis=1
+    )
+    p, q, r, s = corners.swapaxes(0, 1)
+    ridges = (p + s) / 2, (q + r) / 2
+    outlines = canvas.fixed(corners).reshape(-1, 4, 2)
+    first = canvas.fixed(np.stack([p, q, ridges[1], ridges[0]], axis=1)).reshape(-1, 4, 2)
+    second = canvas.fixed(np.stack([ridges[0], ridges[1], r, s], axis=1)).reshape(-1, 4, 2)
     standing: list[Building] = []
     carried = False
-    for building in canvas.plan.buildings:
-        corners = building_corners(building)
-        if building.on_roof:
-            if not carried:
-                continue
-        else:
-            far = max(abs(building.center[0]), abs(building.center[1])) > canvas.size_m / 2 + 60
-            ground = canvas.at(canvas.surface, [*corners, building.center])
-            carried = not far and not np.isin(ground, blocked).any()
-            if not carried:
-                continue
+    for number, building in enumerate(planned):
+        if not building.on_roof:
+            carried = bool(free[number])
+        if not carried:
+            continue
         standing.append(building)
-        canvas.fill(canvas.building, corners, len(standing))
-        canvas.fill(canvas.aspect, corners, 0)
+        _fill(canvas.building, outlines[number], len(standing))
+        _fill(canvas.aspect, outlines[number], 0)
         if building.ridge:
-            p, q, r, s = corners
-            ridge = ((p + s) / 2, (q + r) / 2)
-            faces = ((p, q, ridge[1], ridge[0], -1), (ridge[0], ridge[1], r, s, 1))
-            for a, b, c, d, side in faces:
+            for face, side in ((first[number], -1), (second[number], 1)):
                 azimuth = math.pi / 2 - (building.angle_rad + side * math.pi / 2)
-                code = 1 + int(254 * ((azimuth / (2 * math.pi)) % 1))
-                canvas.fill(canvas.aspect, [a, b, c, d], code)
+                _fill(canvas.aspect, face, 1 + int(254 * ((azimuth / (2 * math.pi)) % 1)))
     return tuple(standing)
+
+
+def _fill(layer: Ints | Bytes, outline: Ints, value: int) -> None:
+    cv2.fillPoly(layer, [outline], value, cv2.LINE_8, FIXED_BITS)
 
 
 def building_corners(building: Building) -> Floats:

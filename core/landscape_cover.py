@@ -21,13 +21,27 @@ from .landscape_palette import (
     SURFACES,
     Cover,
 )
-from .landscape_world import PARCEL, WATER, World, first_conifer_tone
+from .landscape_world import (
+    BASIN,
+    LAKE_DARK,
+    LAKE_GREEN,
+    MARSH,
+    MUD,
+    PARCEL,
+    WATER,
+    Ints,
+    World,
+    first_conifer_tone,
+)  # fmt: skip
 
 Mask = npt.NDArray[np.bool_]
 
 FIRST_YEAR, LAST_YEAR = -12, 12  # years over which buildings and woods come and go
 _PARCHED = {"spring": 0.35, "summer": 0.8, "autumn": 0.7, "winter": 0.45}
 _PARCHED_RGB = np.array([150, 135, 92])
+_LEVEL = {"spring": 0.0, "summer": 0.1, "autumn": 0.15, "winter": 0.05}  # how far below the brim
+_RIM = 0.09
+_LAKES = (WATER, LAKE_GREEN, LAKE_DARK)  # in the order of the marshes
 _GREEN_KINDS = frozenset({"pasture", "orchard", "garden", "lawn", "scrub", "wood"})
 
 
@@ -156,6 +170,22 @@ def felled_parcels(world: World, year: int) -> Mask:
     when = rng_for(world.seed, "cleared").random(len(world.parcels))
     felled: Mask = (when < 0.12) & (when / 0.12 < years_gone(year))
     return felled
+
+
+def flooded(world: World, surface: Ints, season: str, year: int) -> Ints:
+    """Return the surface with lakes as high as they stand in this season of this year.
+
+    Around them lies a rim of mud, beyond it marsh.
+    """
+    if world.basin is None:
+        return surface
+    level = rng_for(world.seed, "level", year).uniform(0.0, 0.4) + _LEVEL[season]
+    depth = world.basin.astype(np.float32) * np.float32(BASIN) - np.float32(level)
+    kind = surface - MARSH
+    marsh = (kind >= 0) & (kind < len(_LAKES))
+    lakes = np.array(_LAKES, np.int32)[np.clip(kind, 0, len(_LAKES) - 1)]
+    rimmed = np.where(marsh & (depth > -_RIM), np.int32(MUD), surface)
+    return np.where(marsh & (depth > 0), lakes, rimmed).astype(np.int32)
 
 
 def roof_tables(world: World, year: int) -> tuple[Float32, Float32]:

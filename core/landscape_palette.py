@@ -5,16 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .landscape_world import (
+    BALLAST,
     COURT,
     DITCH,
+    LAKE_DARK,
+    LAKE_GREEN,
     LANE,
     MAIN,
     MARK,
+    MARSH,
+    MARSH_DARK,
+    MARSH_GREEN,
+    MUD,
     PARKING,
     PATH,
     PAVED,
     PITCH,
     POOL,
+    RAILS,
+    ROCK,
     SAND,
     SCRUB,
     STREET,
@@ -131,8 +140,15 @@ KINDS: dict[str, tuple[Cover, ...]] = {
     "scrub": _ROUGH,
     "wood": _ROUGH,
     "yard": _always((158, 154, 148), 0.07, 0.06),
+    "bare": tuple(Cover(c.rgb, 0.12, 0, 0, 0.6, 0.14) for c in _ROUGH),
+    "dirt": tuple(Cover(c.rgb, 0.08, 0, 0, 0.3, 0.10) for c in _GRASS),
     "solar": tuple(Cover((48, 58, 82), 0.55, 0.6, 0.0, 0.05, 0.03) for _ in range(4)),
 }
+
+_REEDS = (
+    Cover((112, 116, 72), 0.85, 0, 0, 0.5, 0.16), Cover((98, 116, 62), 0.9, 0, 0, 0.5, 0.16),
+    Cover((132, 120, 76), 0.85, 0, 0, 0.5, 0.16), Cover((138, 124, 90), 0.8, 0, 0, 0.5, 0.16),
+)  # fmt: skip
 
 _ASPHALT: RGB = (122, 122, 124)
 SURFACES: dict[int, tuple[Cover, ...]] = {
@@ -157,6 +173,15 @@ SURFACES: dict[int, tuple[Cover, ...]] = {
     COURT: _always((168, 104, 80), 0.04),
     YARD: _always((164, 152, 134), 0.12, 0.12),
     DITCH: tuple(Cover((74, 88, 58), 0.9, 0, 0, 0.2, 0.15) for _ in range(4)),
+    MARSH: _REEDS,
+    MARSH_GREEN: _REEDS,
+    MARSH_DARK: _REEDS,
+    LAKE_GREEN: _always((84, 106, 70), 0.03, 0.10),
+    LAKE_DARK: _always((36, 44, 46), 0.02, 0.03),
+    MUD: _always((176, 166, 144), 0.08, 0.15),
+    ROCK: _always((178, 168, 152), 0.16, 0.10),
+    BALLAST: _always((128, 116, 106), 0.09, 0.08),
+    RAILS: _always((78, 66, 60), 0.05),
 }  # fmt: skip
 
 ROOFS: dict[str, RGB] = {
@@ -168,6 +193,7 @@ ROOFS: dict[str, RGB] = {
     "metal": (176, 180, 184),
     "blue": (84, 112, 158),
     "flat": (150, 148, 144),
+    "rust": (146, 104, 82),
 }
 
 # Leaf colours: spring, summer, autumn, winter; winter's broadleaves are bare and half transparent.

@@ -102,6 +102,11 @@ class Planner:
         x, y = x - self._shift[0], y - self._shift[1]
         return bool(max(abs(c * x - s * y), abs(s * x + c * y)) > self._half_m + margin)
 
+    def is_far(self, place: Point) -> bool:
+        """Say whether a town block around a place lies outside the world for certain."""
+        x, y = self.bend(np.array([place]))[0]
+        return bool(max(abs(x), abs(y)) > self._half_m + 2.5 * _BLOCK_LENGTH_M)
+
     def _is_town(self, quad: Quad) -> bool:
         middle = self.bend(np.array([quad_center(quad)]))
         return float(self._town.at(middle)[0]) > self._town_above
@@ -116,6 +121,7 @@ class Planner:
         if town:
             long_m, short_m = sorted(quad_sides_m(quad), reverse=True)
             slack = rng.uniform(0.8, 1.25)
+            slack *= style.block
             if short_m < _BLOCK_DEPTH_M * slack and long_m < _BLOCK_LENGTH_M * slack:
                 fill_block(self, quad)
                 return
@@ -135,10 +141,10 @@ class Planner:
         # Long strips arise where the long side, not the short one, is kept whole.
         small = area < style.field_m2 * 6 and a / b * 2 < style.strip
         if (not town and small and rng.random() < 0.8) or (
-            town and a < _BLOCK_LENGTH_M and b > _BLOCK_DEPTH_M
+            town and a < _BLOCK_LENGTH_M * style.block and b > _BLOCK_DEPTH_M * style.block
         ):
             quad = (quad[1], quad[2], quad[3], quad[0])
-        share = 0.5 + rng.uniform(-0.14, 0.14) * (1 + 2 * style.skew)
+        share = 0.5 + rng.uniform(-0.14, 0.14) * (1 + 2 * style.skew) * (1 - style.regular)
         tilt = style.skew * rng.standard_normal() * (0.3 if town else 1)
         p = between(quad[0], quad[1], min(max(share + tilt / 2, 0.25), 0.75))
         q = between(quad[3], quad[2], min(max(share - tilt / 2, 0.25), 0.75))
@@ -195,6 +201,7 @@ class Planner:
         style, rng = self.style, self.rng
         kind, draw = "crop", rng.random()
         for name, share in (
+            ("bare", style.bare),
             ("scrub", style.scrub),
             ("pasture", style.pasture * (1 - style.scrub)),
             ("orchard", style.orchard),
@@ -275,6 +282,22 @@ class Planner:
         )
         if not ridge and length * width > 150:
             self._roof_units(place, turned, length, width, height)
+
+    def put_up(
+        self,
+        center: Point,
+        angle: float,
+        length: float,
+        width: float,
+        height: float,
+        roof: str,
+        ridge: bool = False,
+    ) -> None:
+        """Put up a building of a given roof, with nothing on it."""
+        place, turned = self.bend_heading(center, angle)
+        self.plan.buildings.append(
+            Building(place, turned, float(length), float(width), float(height), ridge, roof)
+        )
 
     def _roof_units(
         self, place: Point, angle: float, length: float, width: float, height: float

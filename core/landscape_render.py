@@ -12,6 +12,7 @@ from .landscape_cover import (
     CoverTables,
     cover_tables,
     felled_parcels,
+    flooded,
     foliage_opacity,
     leaf_tables,
     roof_tables,
@@ -38,6 +39,7 @@ def render_scene(world: World, season: str, year: int, light_seed: int, sensor: 
     light = draw_light(light_seed, season)
     roof_rgb, roof_m = roof_tables(world, year)
     surface, crown = _after_felling(world, year)
+    surface = flooded(world, surface, season, year)
     brightness = _lighting(world, crown, roof_m, light, foliage_opacity(world, season))
     vigour = _vigour(world, season, year)
     leaf, opacity = leaf_tables(world, season, year)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from .landscape_parts import Line, Parcel, Patch, Point, Quad, bilinear, inset, quad_sides_m
+from .landscape_parts import Line, Quad, inset
+from .landscape_plots import Local, add_parcel, add_patch, add_tree
+from .landscape_works import fill_shanty, fill_works
 
 if TYPE_CHECKING:
     from .landscape_plan import Planner
@@ -21,6 +21,14 @@ def fill_block(planner: Planner, quad: Quad) -> None:
     inner = inset(quad, _STREET_HALF_M)
     if inner is None:
         return
+    if style.shanty or style.works:
+        kind = rng.random()
+        if kind < style.shanty:
+            fill_shanty(planner, inner)
+            return
+        if kind < style.shanty + style.works:
+            fill_works(planner, inner)
+            return
     draw = rng.random()
     if draw < style.industry:
         _industry(planner, inner)
@@ -32,40 +40,9 @@ def fill_block(planner: Planner, quad: Quad) -> None:
         _plots(planner, inner)
 
 
-class _Local:
-    """Shares (u, v) in 0..1 of a quad turned so that u runs along its longer side, and metres."""
-
-    def __init__(self, quad: Quad) -> None:
-        a, b = quad_sides_m(quad)
-        if b > a:
-            quad, a, b = (quad[1], quad[2], quad[3], quad[0]), b, a
-        self.quad, self.length_m, self.depth_m = quad, a, b
-        self.angle = math.atan2(quad[1][1] - quad[0][1], quad[1][0] - quad[0][0])
-
-    def at(self, u: float, v: float) -> Point:
-        return bilinear(self.quad, u, v)
-
-    def box(self, u0: float, v0: float, u1: float, v1: float) -> list[Point]:
-        return [self.at(u0, v0), self.at(u1, v0), self.at(u1, v1), self.at(u0, v1)]
-
-
-def _parcel(planner: Planner, local: _Local, box: list[Point], kind: str) -> None:
-    _, angle = planner.bend_heading(box[0], local.angle)
-    planner.plan.parcels.append(Parcel(planner.bend_path(*box, box[0]), kind, angle, town=True))
-
-
-def _patch(planner: Planner, box: list[Point], kind: str) -> None:
-    planner.plan.patches.append(Patch(planner.bend(np.array(box)), kind))
-
-
-def _tree(planner: Planner, place: Point, scale: float) -> None:
-    x, y = planner.bend(np.array([place]))[0]
-    planner.plan.trees.append((float(x), float(y), planner.style.crown_m * scale))
-
-
 def _plots(planner: Planner, quad: Quad) -> None:
     """Two rows of house plots back to back, each with its front towards a street."""
-    rng, local = planner.rng, _Local(quad)
+    rng, local = planner.rng, Local(quad)
     rows = ((0.0, 0.5), (1.0, 0.5)) if local.depth_m > 34 else ((0.0, 1.0),)
     for front, back in rows:
         depth_m = local.depth_m * abs(back - front)
@@ -79,7 +56,7 @@ def _plots(planner: Planner, quad: Quad) -> None:
 
 def _house_plot(
     planner: Planner,
-    local: _Local,
+    local: Local,
     us: tuple[float, float],
     vs: tuple[float, float],
     depth_m: float,
@@ -87,7 +64,7 @@ def _house_plot(
     rng, style = planner.rng, planner.style
     (u0, u1), (front, back) = us, vs
     width_m = (u1 - u0) * local.length_m
-    _parcel(planner, local, local.box(u0, front, u1, back), "garden")
+    add_parcel(planner, local, local.box(u0, front, u1, back), "garden")
     if rng.random() < 0.06:
         return  # not built on yet
     house_w = min(width_m * rng.uniform(0.5, 0.8), rng.uniform(9, 16))
@@ -103,27 +80,27 @@ def _house_plot(
         planner.build(wing, turned + math.pi / 2, long_m * 0.7, short_m * 0.7, height - 1, True)
     side = u0 + (u1 - u0) * (0.1 if rng.random() < 0.5 else 0.88)
     drive = 1.5 / local.length_m
-    _patch(planner, local.box(side - drive, front, side + drive, v), "drive")
+    add_patch(planner, local.box(side - drive, front, side + drive, v), "drive")
     yard = rng.random(6)
     if yard[0] < style.pool:
         a, b = 4 / local.length_m, (back - front) * 2.2 / depth_m
         middle = front + (back - front) * 0.78
-        _patch(
+        add_patch(
             planner, local.box(u - 1.4 * a, middle - 2 * b, u + 1.4 * a, middle + 2 * b), "patio"
         )
-        _patch(planner, local.box(u - a, middle - b, u + a, middle + b), "pool")
+        add_patch(planner, local.box(u - a, middle - b, u + a, middle + b), "pool")
     elif yard[1] < 0.4:
         spot = local.at(u0 + (u1 - u0) * yard[2], front + (back - front) * (0.75 + 0.2 * yard[3]))
         planner.build(spot, local.angle, 3 + 4 * yard[4], 2.5 + 2 * yard[5], 2.5, False)
     for _ in range(int(rng.poisson((0.8 + 3 * style.hedge) * (1 - 0.5 * style.dry)))):
         spot = local.at(rng.uniform(u0, u1), front + (back - front) * rng.uniform(0, 1))
-        _tree(planner, spot, rng.uniform(0.35, 1.2))
+        add_tree(planner, spot, rng.uniform(0.35, 1.2))
 
 
 def _apartments(planner: Planner, quad: Quad) -> None:
     """Long flat-roofed houses in parallel, lawns and parking between them."""
-    rng, local = planner.rng, _Local(quad)
-    _parcel(planner, local, local.box(0, 0, 1, 1), "lawn")
+    rng, local = planner.rng, Local(quad)
+    add_parcel(planner, local, local.box(0, 0, 1, 1), "lawn")
     rows = max(1, int(local.length_m / rng.uniform(26, 45)))
     length = local.depth_m * rng.uniform(0.6, 0.85)
     height, width, ridge = rng.uniform(9, 22), rng.uniform(10, 14), rng.random() < 0.4
@@ -135,15 +112,15 @@ def _apartments(planner: Planner, quad: Quad) -> None:
         if k + 1 < rows:
             gap = (k + 1) / rows
             kind = "parking" if rng.random() < 0.5 else "drive"
-            _patch(planner, local.box(gap - half * 0.6, 0.1, gap + half * 0.6, 0.9), kind)
+            add_patch(planner, local.box(gap - half * 0.6, 0.1, gap + half * 0.6, 0.9), kind)
     for _ in range(int(rng.integers(4, 16))):
-        _tree(planner, local.at(rng.random(), rng.random()), rng.uniform(0.6, 1.3))
+        add_tree(planner, local.at(rng.random(), rng.random()), rng.uniform(0.6, 1.3))
 
 
 def _industry(planner: Planner, quad: Quad) -> None:
     """Halls on paved ground, a car park in front."""
-    rng, local = planner.rng, _Local(quad)
-    _parcel(planner, local, local.box(0, 0, 1, 1), "yard")
+    rng, local = planner.rng, Local(quad)
+    add_parcel(planner, local, local.box(0, 0, 1, 1), "yard")
     split = rng.uniform(0.3, 0.75)
     height = rng.uniform(6, 14)
     for u0, u1 in ((0.06, split - 0.04), (split + 0.04, 0.94)):
@@ -152,22 +129,22 @@ def _industry(planner: Planner, quad: Quad) -> None:
             length, depth = (u1 - u0) * local.length_m, local.depth_m * rng.uniform(0.4, 0.66)
             planner.build(middle, local.angle, length, depth, height, rng.random() < 0.2)
         kind = "parking" if rng.random() < 0.7 else "lawn"
-        _patch(planner, local.box(u0, 0.04, u1, 0.22), kind)
+        add_patch(planner, local.box(u0, 0.04, u1, 0.22), kind)
     for _ in range(int(rng.integers(0, 8))):
-        _tree(planner, local.at(rng.random(), 0.02), rng.uniform(0.5, 0.9))
+        add_tree(planner, local.at(rng.random(), 0.02), rng.uniform(0.5, 0.9))
 
 
 def _park(planner: Planner, quad: Quad) -> None:
     """A lawn with paths and trees, or a sports ground."""
-    rng, local = planner.rng, _Local(quad)
-    _parcel(planner, local, local.box(0, 0, 1, 1), "lawn")
+    rng, local = planner.rng, Local(quad)
+    add_parcel(planner, local, local.box(0, 0, 1, 1), "lawn")
     if rng.random() < 0.5:
         kind, long_m, wide_m = ("pitch", 100, 64) if rng.random() < 0.7 else ("court", 38, 20)
         u, v = min(0.44, long_m / 2 / local.length_m), min(0.42, wide_m / 2 / local.depth_m)
-        _patch(planner, local.box(0.5 - u, 0.5 - v, 0.5 + u, 0.5 + v), kind)
+        add_patch(planner, local.box(0.5 - u, 0.5 - v, 0.5 + u, 0.5 + v), kind)
         return
     for _ in range(int(rng.integers(1, 4))):
         ends = [local.at(rng.random(), 0), local.at(rng.random(), 0.5), local.at(rng.random(), 1)]
         planner.plan.lines.append(Line(planner.bend_path(*ends), "path", 2.0))
     for _ in range(int(rng.integers(10, 60))):
-        _tree(planner, local.at(rng.random(), rng.random()), rng.uniform(0.6, 1.5))
+        add_tree(planner, local.at(rng.random(), rng.random()), rng.uniform(0.6, 1.5))

@@ -11,8 +11,10 @@ import numpy as np
 from .landscape_noise import Floats, SmoothField, rng_for
 from .landscape_parts import Parcel
 from .landscape_world import (
+    BALLAST,
     COURT,
     CROWN_M,
+    LAKES_AND_MARSH,
     LANE,
     MAIN,
     MARK,
@@ -21,6 +23,7 @@ from .landscape_world import (
     PAVED,
     PITCH,
     POOL,
+    RAILS,
     STREET,
     TRACK,
     WATER,
@@ -32,6 +35,7 @@ from .landscape_world import (
 )  # fmt: skip
 
 _BLOCKED = [WATER, MAIN, STREET, LANE, MARK, PARKING, PITCH, COURT, POOL, TRACK, PAVED, YARD]
+_BLOCKED += [BALLAST, RAILS, *LAKES_AND_MARSH]
 _DOME = ((1.0, 0.55), (0.72, 0.85), (0.4, 1.0))  # share of the radius, share of the height
 _SHIFT = 3  # sub-pixel bits of circles
 
@@ -39,7 +43,7 @@ _SHIFT = 3  # sub-pixel bits of circles
 def plant_trees(canvas: Canvas) -> None:
     """Plant woods, orchards, single trees and those of the plan, and draw their crowns."""
     planned = np.array(canvas.plan.trees, np.float64).reshape(-1, 3)
-    open_kinds = ("crop", "pasture", "scrub")
+    open_kinds = ("crop", "pasture", "scrub", "bare")
     groups = [
         _keep(canvas, planned, forbidden=_BLOCKED),
         _woods(canvas),

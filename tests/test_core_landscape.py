@@ -287,7 +287,7 @@ def test_open_landscape_renders_what_render_world_renders() -> None:
         (
             "landscape:saeson=winter",
             "landscape:saeson=winter: unknown key 'saeson'; did you mean season? legal: "
-            "seed, size_m, gsd_m, season, year, light, sensor, lat, lon",
+            "seed, size_m, gsd_m, season, year, light, sensor, lat, lon, style",
         ),
         (
             "landscape:seed",
@@ -296,7 +296,7 @@ def test_open_landscape_renders_what_render_world_renders() -> None:
         (
             "landscape:seed=1,,year=2",
             "landscape:seed=1,,year=2: unknown key ''; legal: "
-            "seed, size_m, gsd_m, season, year, light, sensor, lat, lon",
+            "seed, size_m, gsd_m, season, year, light, sensor, lat, lon, style",
         ),
         ("landscape:seed=x", "landscape seed=x: expected a whole number"),
         ("landscape:seed=-1", "landscape seed=-1: expected 0 to 4294967295"),
@@ -320,6 +320,12 @@ def test_open_landscape_renders_what_render_world_renders() -> None:
             "landscape:size_m=100,season=sumer",
             "landscape: unknown season 'sumer'; did you mean summer? legal: "
             "spring, summer, autumn, winter",
+        ),
+        (
+            "landscape:size_m=100,style=oak",
+            "landscape: unknown style 'oak'; did you mean oaks? legal: "
+            "desert, floodplain, forest, groves, irrigated, mediterranean, oaks, patchwork, "
+            "plains, prairie, savanna, shanty, smallholder, strips, suburb, terraces, works",
         ),
         (
             "landscape:size_m=100,sensor=z",

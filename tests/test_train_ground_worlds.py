@@ -14,17 +14,18 @@ import numpy as np
 import pytest
 
 from s4g.core.errors import InputError, S4GError
+from s4g.core.landscape import HELD_OUT, STYLES
 from s4g.train.ground_worlds import WorldJob, render_job, rendered, world_jobs
 from s4g.train.recipe import GroundConfig
 
-JOBS = [WorldJob(seed, 40.0, 1.0, 2) for seed in range(5)]
+JOBS = [WorldJob(seed, 40.0, 1.0, 2, "oaks") for seed in range(5)]
 
 # Prints the id of one rendering process, then waits for worlds that take minutes.
 WAITING = """
 import multiprocessing
 from s4g.train.ground_worlds import WorldJob, rendered
 if __name__ == "__main__":
-    with rendered([WorldJob(seed, 40.0, 1.0, 1) for seed in range(10**5)], 2) as worlds:
+    with rendered([WorldJob(seed, 40.0, 1.0, 1, "oaks") for seed in range(10**5)], 2) as worlds:
         next(worlds)
         print(multiprocessing.active_children()[0].pid, flush=True)
         for pictures in worlds:
@@ -50,11 +51,22 @@ def test_worlds_that_only_validate_come_last() -> None:
     assert [job.seed for job in jobs] == [7, 8, 9]
 
 
+def test_every_style_but_those_held_out_is_seen_in_training() -> None:
+    jobs = world_jobs(GroundConfig("landscape", worlds=40))
+    assert {job.style for job in jobs} == set(STYLES) - {"groves", "terraces"}
+    assert set(HELD_OUT) == {"groves", "terraces"}
+
+
+def test_named_styles_are_seen_in_turn_and_no_other() -> None:
+    config = GroundConfig("landscape", worlds=3, first_seed=4, styles=("oaks", "groves"))
+    assert [job.style for job in world_jobs(config)] == ["oaks", "groves", "oaks"]
+
+
 def test_an_error_in_a_process_is_the_error_of_the_caller_and_ends_the_others() -> None:
     message = "expected 0.05 to 20 metres per pixel"
     with (
         pytest.raises(InputError, match=message),
-        rendered([WorldJob(1, 99.0, 99.0, 1)] * 9, 2) as worlds,
+        rendered([WorldJob(1, 99.0, 99.0, 1, "oaks")] * 9, 2) as worlds,
     ):
         list(worlds)
     assert not multiprocessing.active_children()

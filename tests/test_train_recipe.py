@@ -91,6 +91,12 @@ def test_a_recipe_without_ground_is_refused(tmp_path: Path) -> None:
             "split 'north' must be one of train, val, west, every, apart",
         ),
         (
+            'kind = "landscape"\nworlds = 1\nstyles = ["oak"]',
+            "style 'oak' must be one of desert, floodplain, forest, groves, irrigated, "
+            "mediterranean, oaks, patchwork, plains, prairie, savanna, shanty, smallholder, "
+            "strips, suburb, terraces, works",
+        ),
+        (
             'kind = "rasters"\nfiles = ["*.tif"]\nsplit = "apart"',
             "split 'apart' is for pictures and needs positions = 'photos.csv', a table of file, "
             "lat, lon",

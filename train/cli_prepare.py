@@ -26,7 +26,7 @@ from ..core.errors import InputError
     help="Of WebP, 1 to 100.",
 )
 @click.option(
-    "--lossless", is_flag=True, help="Keep every pixel as it is; about four times larger."
+    "--lossless", is_flag=True, help="Keep every pixel as it is; about five times larger."
 )
 @click.option("--overwrite", is_flag=True, help="Replace an existing --out.")
 @debug_option

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core.errors import S4GError
-from ..core.landscape import make_world, render_world
+from ..core.landscape import FIRST_YEAR, HELD_OUT, LAST_YEAR, STYLES, make_world, render_world
 
 if TYPE_CHECKING:  # the recipe brings torch along, which a process that renders does without
     from .recipe import GroundConfig
@@ -42,12 +42,14 @@ class WorldJob:
         size_m: its side.
         gsd_m: ground size of a pixel.
         renders: pictures of it: other season, year, light, sensor.
+        style: the country it shows.
     """
 
     seed: int
     size_m: float
     gsd_m: float
     renders: int
+    style: str
 
     @property
     def pixels(self) -> float:
@@ -56,10 +58,17 @@ class WorldJob:
 
 
 def world_jobs(config: GroundConfig) -> list[WorldJob]:
-    """Return the worlds of a `landscape` source in order, those that validate last."""
+    """Return the worlds of a `landscape` source in order, those that validate last.
+
+    Consecutive seeds visit all styles in turn.
+    """
     gsd_m = config.gsd_m or WORLD_GSD_M
+    styles = config.styles or tuple(name for name in STYLES if name not in HELD_OUT)
     seeds = range(config.first_seed, config.first_seed + config.worlds + config.val_worlds)
-    return [WorldJob(seed, config.size_m, gsd_m, config.renders) for seed in seeds]
+    return [
+        WorldJob(seed, config.size_m, gsd_m, config.renders, styles[seed % len(styles)])
+        for seed in seeds
+    ]
 
 
 def render_job(job: WorldJob) -> list[Image]:
@@ -68,13 +77,15 @@ def render_job(job: WorldJob) -> list[Image]:
     Raises:
         InputError: size or pixel size is out of range.
     """
-    world = make_world(job.seed, job.size_m, job.gsd_m)
+    world = make_world(job.seed, job.size_m, job.gsd_m, job.style)
     rng = np.random.default_rng(job.seed)
+    # Years apart, so that houses and woods come and go between two pictures, not crops alone.
+    years = FIRST_YEAR + rng.permutation(LAST_YEAR - FIRST_YEAR + 1)
     return [
         render_world(
             world,
             season=_SEASONS[(job.seed + i) % len(_SEASONS)],
-            year=i,
+            year=int(years[i % len(years)]),
             light_seed=int(rng.integers(1 << 30)),
             sensor=_SENSORS[int(rng.integers(len(_SENSORS)))],
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..core.errors import InputError
+from ..core.landscape_style import STYLES
 from .augment import AugmentConfig
 from .batches import SamplingConfig
 from .dataset import PANORAMA_KINDS, DataConfig
@@ -73,6 +74,8 @@ class GroundConfig:
         size_m: side of a world.
         first_seed: seed of the first world.
         renders: pictures of each world: other season, year, light, sensor.
+        styles: the countries that the worlds show, in turn; none: all but those held out for
+            tests (`HELD_OUT`).
         credit: what to credit in the model card.
     """
 
@@ -90,6 +93,7 @@ class GroundConfig:
     size_m: float = 512.0
     first_seed: int = 1000
     renders: int = 4
+    styles: tuple[str, ...] = ()
     credit: str = ""
 
 
@@ -353,6 +357,9 @@ def _check_ground(ground: GroundConfig, origin: str) -> None:
         raise InputError(f"{place}: needs files = [glob, …]")
     if ground.kind == "landscape" and ground.worlds < 1:
         raise InputError(f"{place}: needs worlds = N")
+    for style in ground.styles:
+        if style not in STYLES:
+            raise InputError(f"{place}: style {style!r} must be one of {', '.join(STYLES)}")
     if ground.kind == "pictures" and ground.gsd_m <= 0:
         raise InputError(f"{place}: needs gsd_m, the ground size of a pixel in metres")
     if ground.split == "apart" and not (ground.kind == "pictures" and ground.positions):

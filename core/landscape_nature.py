@@ -66,7 +66,7 @@ def lay_nature(canvas: Canvas, country: Mask) -> None:
     if style.rock:
         _rock(canvas, country)
     if style.wash:
-        _washes(canvas)
+        _washes(canvas, country)
     if style.basin:
         _basins(canvas, country)
 
@@ -90,11 +90,13 @@ def _rock(canvas: Canvas, country: Mask) -> None:
     canvas.surface[(fine + np.float32(0.8) * region > above) & country] = ROCK
 
 
-def _washes(canvas: Canvas) -> None:
+def _washes(canvas: Canvas, country: Mask) -> None:
     """Lay the sand of dry watercourses along the valleys of noise."""
-    course = np.abs(canvas.noise("wash", 420, 5, 0.42))
     width = canvas.noise("wash-width", 240, 2) * np.float32(0.3) + 1
-    canvas.surface[course < np.float32(0.055 * canvas.style.wash) * width] = SAND
+    width *= np.float32(0.055 * canvas.style.wash)
+    for tag, wave_m, octaves, narrow in (("wash", 420, 5, 1.0), ("gully", 110, 4, 0.6)):
+        course = np.abs(canvas.noise(tag, wave_m, octaves, 0.42))
+        canvas.surface[(course < width * np.float32(narrow)) & country] = SAND
 
 
 def _basins(canvas: Canvas, country: Mask) -> None:

@@ -6,11 +6,13 @@ import dataclasses
 
 import date_conditions
 import fault_conditions
+import photo_conditions
 import world_conditions
 from condition import Group, Setting
 from evaluate import Foreign
 
 GROUPS: tuple[Group, ...] = (
+    *photo_conditions.GROUPS,
     *date_conditions.GROUPS,
     *world_conditions.GROUPS,
     *fault_conditions.GROUPS,

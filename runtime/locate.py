@@ -28,10 +28,9 @@ MODE_REACH = 0.75
 # this factor at most: otherwise one bad patch could veto the truth.
 OUTLIER_FLOOR = 0.05
 # Least probability in the dominant mode for a fix, and for being content with the first patches.
-# On the calibration flights (benchmarks/calibration_flights.py), tiles of 80 m: 0.8 let no fix
-# through that was a tile or more off where the map holds the ground, 15 of 228 frames where it does
-# not. Tiles of 40 and 80 m: 11 of 352 fixes, and 17 of 228 frames. 0.95 would halve the latter and
-# cost every sixth right fix.
+# On the calibration flights (benchmarks/calibration_flights.py) 0.8 lets 2 of 395 fixes through that
+# are a tile or more off where the map holds the ground, and 18 of 228 frames where it does not.
+# 0.95 would let 6 through in all and cost every tenth fix.
 MIN_MASS = 0.8
 SURE_MASS = 0.9
 # The position is the mean of the tiles this near the peak, as a share of the footprint, weighted
@@ -42,8 +41,9 @@ PEAK_POWER = 0.4
 # sigma_m: in-mode spread, what matching at tile level cannot resolve (a share of the footprint),
 # what a one degree error of the reported attitude makes at this height, and what two degrees of
 # heading and three percent of height make of the way from the matched patches to the drone; doubt
-# (mass below 1) widens it. On the calibration flights errors are 1.05 sigma rms (1.41 were exact),
-# the largest 3.25: on the safe side, because real telemetry errs more than simulated.
+# (mass below 1) widens it. On the calibration flights errors are 1.26 sigma rms with a floor of
+# 0.04 (1.41 were exact), the largest 4.3: on the safe side, as real telemetry errs more than
+# simulated.
 SPREAD_SCALE = 0.5
 FLOOR_SHARE = 0.05
 TILT_SIGMA_RAD = 0.0175

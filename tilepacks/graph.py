@@ -24,7 +24,9 @@ from .memory_file import memory_file
 from .quantise import Codes, Floats32, dequantise
 
 M = 16  # links per node; only a sample of a level's tiles has any
-EF_CONSTRUCTION = 200
+# Vectors are linked along a curve over the ground: what a new one meets are mostly its neighbours.
+# With hnswlib's 200 too few links lead elsewhere, and searches end in a wrong region.
+EF_CONSTRUCTION = 400
 _SEED = 100
 _BATCH = 2000
 _ROWS = 65536  # nodes of hnswlib's file that are read or written at once

@@ -90,7 +90,21 @@ def test_tiles_around_some_are_those_that_brute_force_finds(
     nearby, lattice, cells, variants = level
     some = np.random.default_rng(seed).integers(0, len(cells), 3)
     near = (_apart(lattice, cells) <= reach) & (variants[:, None] == variants)
-    assert nearby.around(some, reach).tolist() == np.flatnonzero(near[some].any(axis=0)).tolist()
+    found = nearby.around(some, reach)
+    assert found.dtype == np.int64
+    assert found.tolist() == np.flatnonzero(near[some].any(axis=0)).tolist()
+
+
+def test_tiles_around_some_of_a_corridor_take_no_table_of_its_lattice() -> None:
+    lattice = Lattice(80.0, 64, 16, 0.0, 0.0, 30_000, 30_000)
+    places = np.arange(30_000, dtype=np.uint32)
+    nearby = Nearby(lattice, places * 30_001)  # the diagonal
+    tracemalloc.start()
+    nearby.prepare()
+    assert nearby.around(np.array([0, 500]), 1).tolist() == [0, 1, 499, 500, 501]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100_000
 
 
 @given(_levels(), st.integers(2, 4))

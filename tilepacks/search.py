@@ -120,7 +120,8 @@ class LevelSearch:
         """Return the best of some vectors (S,) and of those around them, compared exactly."""
         if self.nearby is not None and self.reach:
             tiles = self.nearby.around(self._some_tiles_of(vectors), self.reach)
-            vectors = np.unique(self._rows(tiles)).astype(np.int64)
+            shared = self.vector_of_tile is not None
+            vectors = np.unique(self._rows(tiles)).astype(np.int64) if shared else tiles
         scores = self.codes[vectors].astype(np.float32) @ query
         scores *= self.inverse[vectors]
         best = _best(scores, min(k, len(scores)))
@@ -146,6 +147,8 @@ class LevelSearch:
             _ = self._packed
         elif self.graph is None:
             _ = self._packed_sample, self._inverse_sample
+        if self.nearby is not None:
+            self.nearby.prepare()
         if self.vector_of_tile is not None:
             _ = self._tiles_by_vector
 

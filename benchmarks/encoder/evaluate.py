@@ -13,6 +13,7 @@ from methods import Method
 from metrics import Found, figures, found, joined
 
 _SEED = 66_000
+_LEAST = 2  # queries of each part, for a method with a budget
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +89,7 @@ def answer(
             ]
         foreign, cluster = [], []
         for rows, numbers, i in others:
-            few = _few(len(numbers), method, views, len(others))
+            few = _few(len(numbers), method, views, len(others) * len(regions))
             foreign.append(_best(method, [rows[j] for j in few], tiles, views))
             cluster.append(numbers[few] + 10_000 * i)
         empty = np.zeros((0, len(region.gallery.tiles)))
@@ -163,7 +164,7 @@ def _few(count: int, method: Method, views: int, parts: int) -> npt.NDArray[np.i
     """Choose which of the queries of one of several parts a method with a budget is asked."""
     if not method.views:
         return np.arange(count)
-    wanted = max(2, method.views // views // parts)
+    wanted = max(_LEAST, method.views // views // parts)
     if wanted >= count:
         return np.arange(count)
     return np.sort(np.random.default_rng(_SEED).permutation(count)[:wanted])

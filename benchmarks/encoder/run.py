@@ -19,14 +19,17 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 from condition import Condition, Group, Setting
 from conditions import GROUPS, NAMES, foreign_pool
-from evaluate import Kept, answer, summary
+from evaluate import Foreign, Kept, answer, summary
+from failures import write_sheet
 from methods import BASELINE_PX, Method, encoder_method, hog_method, random_weights
+from pairwise import pairwise_methods
 from tables import Results, report
 
 from s4g.core.console import run_command, say
@@ -44,6 +47,9 @@ _DEFAULT_DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 @click.option("--baselines/--no-baselines", default=True, help="Judge them as well.")
 @click.option("--quick", is_flag=True, help="Fewer queries: a look, no result.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="All figures.")
+@click.option(
+    "--failures", type=click.Path(path_type=Path), help="Folder for pictures of the worst answers."
+)
 @click.option("--overwrite", is_flag=True, help="Replace what exists.")
 def cli(
     data: Path | None,
@@ -52,6 +58,7 @@ def cli(
     baselines: bool,
     quick: bool,
     json_path: Path | None,
+    failures: Path | None,
     overwrite: bool,
 ) -> None:
     """Print Markdown tables."""
@@ -60,9 +67,10 @@ def cli(
     names = chosen(only)
     methods = [encoder_method(*named(text)) for text in encoders or ("shipped=",)]
     if baselines:
-        methods += baseline_methods(methods[0])
+        methods += baseline_methods(methods[0], quick)
     setting = Setting(data or _DEFAULT_DATA, BASELINE_PX, QUICK_QUERIES if quick else QUERIES)
-    results, about = judge(methods, setting, names)
+    sheets = Sheets(failures, overwrite) if failures is not None else None
+    results, about = judge(methods, setting, names, sheets)
     if json_path is not None:
         value = {
             "methods": {method.name: method.about for method in methods},
@@ -97,7 +105,7 @@ def named(text: str) -> tuple[str, Path | None]:
     return name, Path(path) if path else None
 
 
-def baseline_methods(first: Method) -> list[Method]:
+def baseline_methods(first: Method, quick: bool) -> list[Method]:
     """Return what every encoder must beat."""
     found: list[Method] = []
     assert first.spec is not None
@@ -106,11 +114,22 @@ def baseline_methods(first: Method) -> list[Method]:
         say("random weights: left out, for torch is not installed")
     else:
         found.append(random)
-    return [*found, hog_method()]
+    return [*found, hog_method(), *pairwise_methods(quick)]
+
+
+@dataclass(frozen=True)
+class Sheets:
+    """Where pictures of the worst answers of encoders go."""
+
+    folder: Path
+    overwrite: bool
 
 
 def judge(
-    methods: list[Method], setting: Setting, names: tuple[str, ...]
+    methods: list[Method],
+    setting: Setting,
+    names: tuple[str, ...],
+    sheets: Sheets | None = None,
 ) -> tuple[Results, dict[str, dict[str, Any]]]:
     """Return the figures of each condition and method, and what each condition is.
 
@@ -133,13 +152,19 @@ def judge(
                 about[condition.name] = {"about": condition.about, "seen": condition.seen}
                 into = results.setdefault(condition.name, {})
                 for method, store in zip(mine, kept, strict=True):
-                    into[method.name] = _judged(condition, method, pool, store)
+                    into[method.name] = _judged(condition, method, pool, store, sheets)
     return results, about
 
 
-def _judged(condition: Condition, method: Method, pool: Any, kept: Kept) -> dict[str, Any]:
+def _judged(
+    condition: Condition, method: Method, pool: list[Foreign], kept: Kept, sheets: Sheets | None
+) -> dict[str, Any]:
     start_s = time.monotonic()
-    result = summary(answer(condition, method, pool, kept), method)
+    answers = answer(condition, method, pool, kept)
+    result = summary(answers, method)
+    if sheets is not None and method.spec is not None:
+        name = f"{condition.name} {method.name}"
+        write_sheet(sheets.folder, name, answers, sheets.overwrite)
     recall = 100 * (result["figures"]["recall_at_1"]["value"] or 0.0)
     took_s = time.monotonic() - start_s
     say(f"{condition.name}, {method.name}: R@1 {recall:.1f} % ({took_s:.0f} s)")

@@ -1,4 +1,4 @@
-"""Procedural worlds that no recipe trains on, in another season and year than their map."""
+"""Procedural worlds of styles that no recipe trains on, in another season and year."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from telemetry import draw_attitude, usual_errors
 
 from s4g.core.geo import LocalFrame
 from s4g.core.ground import ArrayGround
-from s4g.core.landscape import World, make_world, render_world
+from s4g.core.landscape import HELD_OUT, World, make_world, render_world
 
 NAME = "unseen worlds"
 FIRST_SEED = 900_000
@@ -29,13 +29,13 @@ _SEED = 63_000
 
 @functools.lru_cache(maxsize=16)
 def _world(number: int) -> World:
-    return make_world(FIRST_SEED + number, SIZE_M, GSD_M)
+    return make_world(FIRST_SEED + number, SIZE_M, GSD_M, HELD_OUT[number % len(HELD_OUT)])
 
 
 @functools.lru_cache(maxsize=32)
 def world_scene(number: int, date: int) -> Scene:
     """Return a world as its map shows it (date 0) or as frames do (1)."""
-    season, year, sensor = FRAMES[number % len(FRAMES)] if date else MAP
+    season, year, sensor = FRAMES[number // len(HELD_OUT) % len(FRAMES)] if date else MAP
     picture = render_world(_world(number), season, year, _SEED + 10 * number + date, sensor)
     half_m = SIZE_M / 2
     valid = np.ones(picture.shape[:2], np.bool_)
@@ -48,7 +48,8 @@ def make(setting: Setting, names: tuple[str, ...]) -> Iterator[Condition]:
     """Yield the one condition."""
     if NAME in names:
         regions = tuple(_region(setting, number) for number in WORLDS)
-        yield Condition(NAME, f"{len(WORLDS)} worlds, another season and year", regions)
+        about = f"{len(WORLDS)} worlds of {' and '.join(HELD_OUT)}, another season and year"
+        yield Condition(NAME, about, regions)
 
 
 def _region(setting: Setting, number: int) -> Region:

@@ -10,14 +10,13 @@ Example:
 from __future__ import annotations
 
 import argparse
-import csv
 import subprocess
 import sys
 from pathlib import Path
 
-from s4g.core.camera import Attitude
+from encoder.photo_poses import read_poses
+
 from s4g.core.files import atomic_file
-from s4g.runtime.exif import attitude_from_gimbal, hfov_from_35mm_deg
 
 ORTHO = "ortho_from_laz_0.12m.tif"
 # The frames cover 65 x 37 m and six of eighteen look past the orthophoto's edge: only tiles much
@@ -25,36 +24,19 @@ ORTHO = "ortho_from_laz_0.12m.tif"
 LEVELS_M = "16"
 
 
-def _turned(pose: Attitude) -> Attitude:
-    """Return the attitude of a photo stored upside down.
-
-    The six photos of the leg flown south-west show north-east at the top: a camera looking
-    straight down cannot tell up, wrote orientation 180 into the EXIF, and the copies had that
-    applied. Matched by hand on the orthophoto, they lie 177 to 180 degrees from their gimbal yaw,
-    the other twelve -4.5 to 1.5.
-    """
-    return Attitude((pose.yaw_deg + 180.0) % 360.0, -pose.pitch_deg, -pose.roll_deg, pose.agl_m)
-
-
 def write_tables(photos_csv: Path, telemetry_csv: Path, truth_csv: Path) -> float:
     """Split `photos.csv` into telemetry and truth; return the field of view in degrees."""
-    with photos_csv.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    poses, hfov_deg = read_poses(photos_csv)
     with atomic_file(telemetry_csv, True) as path, path.open("w", encoding="utf-8") as file:
         file.write("file,yaw_deg,pitch_deg,roll_deg,agl_m\n")
-        for row in rows:
-            pose = attitude_from_gimbal(
-                *(float(row[n]) for n in ("gimbal_yaw", "gimbal_pitch", "gimbal_roll", "rel_alt_m"))
-            )
-            if abs((pose.yaw_deg + 180.0) % 360.0 - 180.0) > 90.0:
-                pose = _turned(pose)
-            angles = f"{pose.yaw_deg:.3f},{pose.pitch_deg:.3f},{pose.roll_deg:.3f}"
-            file.write(f"{row['file']},{angles},{pose.agl_m:.2f}\n")
+        for pose in poses:
+            at = pose.attitude
+            angles = f"{at.yaw_deg:.3f},{at.pitch_deg:.3f},{at.roll_deg:.3f}"
+            file.write(f"{pose.file},{angles},{at.agl_m:.2f}\n")
     with atomic_file(truth_csv, True) as path, path.open("w", encoding="utf-8") as file:
         file.write("file,lat,lon\n")
-        file.writelines(f"{row['file']},{row['lat']},{row['lon']}\n" for row in rows)
-    first = rows[0]
-    return hfov_from_35mm_deg(float(first["f35_mm"]), int(first["orig_w"]), int(first["orig_h"]))
+        file.writelines(f"{pose.file},{pose.lat},{pose.lon}\n" for pose in poses)
+    return hfov_deg
 
 
 def command(name: str, *arguments: str) -> None:

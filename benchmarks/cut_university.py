@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
-import numpy.typing as npt
+import torch
+from encoder.registration import Homography, features, project, register
 
 from s4g.core.console import say
 from s4g.core.files import atomic_folder
@@ -22,8 +22,9 @@ from s4g.core.geo import LocalFrame, distance_m
 from s4g.core.images import encode_rgb
 from s4g.core.sources import open_ground
 from s4g.train.grounds import Ground, load_grounds
+from s4g.train.photometric import photometric
 from s4g.train.recipe import GroundConfig, ViewConfig
-from s4g.train.views import Place, cut_patch, drone_geometry, photometric, tile_geometry
+from s4g.train.views import Image, Place, cut_patch, drone_geometry, tile_geometry
 
 SIDE_PX = 192
 JPEG_QUALITY = 95
@@ -46,11 +47,7 @@ DISTRACTORS = {"xyz": 120, "rasters": 40}
 PHOTO_SHARE = 0.35
 TRAIN_SHARE = 0.6  # of a flight's photos, along its longer axis
 
-SIFT_FEATURES, SIFT_WIDTH_PX = 1500, 800
 NEAREST_PHOTOS = 10
-MIN_INLIERS = 40
-
-Homography = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -146,7 +143,7 @@ def _write_site(folder: Path, name: str, site: Site, rng: np.random.Generator) -
         shot = site.shots[i % len(site.shots)]
         geometry, _ = drone_geometry(shot.place, SIDE_PX, OFF, rng)
         view = cut_patch(shot.place, shot.date, geometry, SIDE_PX)
-        pictures["drone"].append(photometric(view, shot.strength, rng))
+        pictures["drone"].append(_altered(view, shot.strength, rng))
     roles = {
         "train": ("train/{}",),
         "test": ("test/gallery_{}", "test/query_{}"),
@@ -161,6 +158,13 @@ def _write_site(folder: Path, name: str, site: Site, rng: np.random.Generator) -
             other.mkdir(parents=True)
             for file in sorted(first.iterdir()):
                 os.link(file, other / file.name)
+
+
+def _altered(view: Image, strength: float, rng: np.random.Generator) -> Image:
+    """Return a view (S, S, 3) as another light or season might show it."""
+    batch = torch.from_numpy(view[None]).float()
+    changed = photometric(batch, torch.tensor([strength]), int(rng.integers(1 << 62)))
+    return np.asarray(changed[0].round().to(torch.uint8).numpy(), np.uint8)
 
 
 def _lattice(ground: Ground, footprint_m: float, stride: float) -> Iterator[tuple[float, float]]:
@@ -265,7 +269,7 @@ class _Photos:
         self.footprint_m = PHOTO_SHARE * min(self.grounds[0].size_m)
         frame = LocalFrame(float(self.lat.mean()), float(self.lon.mean()))
         self.position_m = np.column_stack(frame.to_local(self.lat, self.lon))
-        self._features = [_features(ground) for ground in self.grounds]
+        self._features = [features(ground.dates[0][0]) for ground in self.grounds]
         self._found: dict[tuple[int, int], Homography | None] = {}
 
     def place(self, photo: int) -> Place:
@@ -288,7 +292,7 @@ class _Photos:
         """Return the map from pixels of one photo to pixels of another."""
         key = (min(photo, other), max(photo, other))
         if key not in self._found:
-            self._found[key] = _register(self._features[key[0]], self._features[key[1]])
+            self._found[key] = register(self._features[key[0]], self._features[key[1]])
         matrix = self._found[key]
         if matrix is None or photo < other:
             return matrix
@@ -304,8 +308,8 @@ class _Photos:
         place = self.seen_in(photo, other)
         if place is None:
             return math.inf
-        seen = _project(place.pixel_from_local, np.zeros((1, 2)))[0]
-        middle = _project(self.place(other).pixel_from_local, np.zeros((1, 2)))[0]
+        seen = project(place.pixel_from_local, np.zeros((1, 2)))[0]
+        middle = project(self.place(other).pixel_from_local, np.zeros((1, 2)))[0]
         pixels = float(np.hypot(*(seen - middle)))
         return pixels * self.grounds[other].gsd_m / self.footprint_m
 
@@ -313,7 +317,7 @@ class _Photos:
         """Tell whether a photo shows a square of `reach` footprints, undistorted enough."""
         half_m = reach * self.footprint_m / 2
         square = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * half_m
-        corners = _project(place.pixel_from_local, square)
+        corners = project(place.pixel_from_local, square)
         height, width = self.grounds[other].dates[0][0].shape[:2]
         inside = (corners >= 0).all() and (corners <= [width - 1, height - 1]).all()
         sides = np.hypot(*(np.roll(corners, -1, axis=0) - corners).T)
@@ -362,43 +366,3 @@ def _too_close(photos: _Photos, split: list[str], photo: int, other: int) -> boo
     if float(away_m) > 4 * photos.footprint_m:
         return False
     return photos.shift(photo, other) < limit
-
-
-@dataclass(frozen=True)
-class _Features:
-    points: npt.NDArray[np.float64]  # (n, 2) pixels of the photo
-    descriptors: npt.NDArray[np.float32]  # (n, 128)
-
-
-def _features(ground: Ground) -> _Features:
-    image = ground.dates[0][0]
-    scale = SIFT_WIDTH_PX / image.shape[1]
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    small = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    keys, descriptors = cv2.SIFT.create(SIFT_FEATURES, contrastThreshold=0.015).detectAndCompute(
-        small, None
-    )
-    points = np.array([key.pt for key in keys], np.float64).reshape(-1, 2)
-    return _Features((points + 0.5) / scale - 0.5, np.asarray(descriptors, np.float32))
-
-
-def _register(first: _Features, second: _Features) -> Homography | None:
-    """Return the homography between two photos; None with too few inliers."""
-    if min(len(first.points), len(second.points)) < MIN_INLIERS:
-        return None
-    pairs = cv2.BFMatcher(cv2.NORM_L2).knnMatch(first.descriptors, second.descriptors, k=2)
-    good = [m for m, n in pairs if m.distance < 0.8 * n.distance]
-    if len(good) < MIN_INLIERS:
-        return None
-    source = first.points[[m.queryIdx for m in good]]
-    target = second.points[[m.trainIdx for m in good]]
-    cv2.setRNGSeed(0)
-    matrix, inliers = cv2.findHomography(source, target, cv2.RANSAC, 6.0, maxIters=2000)
-    if matrix is None or int(inliers.sum()) < MIN_INLIERS:
-        return None
-    return np.asarray(matrix, np.float64)
-
-
-def _project(matrix: Homography, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    out = np.column_stack([points, np.ones(len(points))]) @ matrix.T
-    return np.asarray(out[:, :2] / out[:, 2:], np.float64)

@@ -58,7 +58,8 @@ class RegionAnswers:
     def distance_m(self) -> Floats:
         """(Q, N) from tiles to truth."""
         tiles = self.region.gallery.center_m
-        return np.linalg.norm(self.region.center_m[:, None] - tiles[None], axis=2)
+        away_m = np.linalg.norm(self.region.center_m[:, None] - tiles[None], axis=2)
+        return np.asarray(away_m, np.float64)
 
 
 def answer(
@@ -188,7 +189,8 @@ def _best(method: Method, queries: list[Any], tiles: Any, views: int) -> Floats:
     """Return the scores (Q, N) of the best view of each query."""
     if not queries:
         return np.zeros((0, len(tiles)))
-    flat = np.concatenate(queries) if isinstance(queries[0], np.ndarray) else sum(queries, [])
+    array = isinstance(queries[0], np.ndarray)
+    flat = np.concatenate(queries) if array else [view for query in queries for view in query]
     scores = method.compare(flat, tiles)
     best: Floats = scores.reshape(len(queries), views, -1).max(axis=1)
     return best

@@ -36,7 +36,11 @@ def failure_sheet(answers: list[RegionAnswers]) -> Images:
             np.hstack(
                 [
                     _titled(of.region.queries[row, 0], "query", of.region.gallery.source),
-                    _titled(tiles[answered], f"answered {score[answered]:.3f}", f"{away:.1f} footprints off"),
+                    _titled(
+                        tiles[answered],
+                        f"answered {score[answered]:.3f}",
+                        f"{away:.1f} footprints off",
+                    ),
                     _titled(tiles[right], f"right {score[right]:.3f}", _rank(score, right)),
                 ]
             )

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from condition import Images
 
 from s4g.core.camera import Attitude
@@ -70,8 +72,8 @@ def _blur(frame: Images, others: Sequence[Images], rng: np.random.Generator) -> 
     kernel = np.zeros((length, length), np.float32)
     kernel[length // 2] = 1 / length
     turn = cv2.getRotationMatrix2D((length // 2, length // 2), float(rng.uniform(0, 180)), 1.0)
-    kernel = cv2.warpAffine(kernel, turn, (length, length))
-    return np.asarray(cv2.filter2D(frame, -1, kernel / kernel.sum()), np.uint8)
+    turned = np.asarray(cv2.warpAffine(kernel, turn, (length, length)), np.float32)
+    return np.asarray(cv2.filter2D(frame, -1, turned / turned.sum()), np.uint8)
 
 
 def _night(frame: Images, others: Sequence[Images], rng: np.random.Generator) -> Images:
@@ -119,7 +121,7 @@ def _changed(frame: Images, others: Sequence[Images], rng: np.random.Generator) 
 
 def _pieces(
     shape: tuple[int, ...], share: float, rng: np.random.Generator
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+) -> npt.NDArray[np.float32]:
     """Return turned rectangles (H, W) float32 0 or 1 over a share of the frame's middle.
 
     They lie evenly over the whole frame, but are counted where patches are cut from.
@@ -138,7 +140,7 @@ def _pieces(
     return mask
 
 
-def _bytes(values: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Images:
+def _bytes(values: npt.NDArray[np.floating[Any]]) -> Images:
     return np.clip(np.round(values), 0, 255).astype(np.uint8)
 
 

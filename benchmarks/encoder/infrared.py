@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from pathlib import Path
 
 import cv2
 import numpy as np
+import rasterio
+import rasterio.errors
 from condition import Floats, Images
 from flight_block import Photo
 from registration import Features, candidates, features
@@ -39,9 +42,10 @@ def infrared(folder: Path, photos: list[Photo]) -> dict[str, Photo]:
 
 def read_band(path: Path) -> Images:
     """Return a 16-bit band as a grey picture (H, W, 3) uint8."""
-    band = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-    if band is None:
-        raise InputError(f"{path}: not an image that can be decoded")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with rasterio.open(path) as file:
+            band = file.read(1)
     low, high = np.percentile(band, _STRETCH)
     grey = np.clip((band.astype(np.float32) - low) / max(high - low, 1), 0, 1) * 255
     return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)

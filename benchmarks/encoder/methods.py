@@ -115,7 +115,8 @@ def _gradients(images: Images) -> Floats:
         blocks /= np.linalg.norm(blocks, axis=2, keepdims=True) + 1.0
         rows.append(blocks.ravel() - blocks.mean())
     stacked = np.stack(rows)
-    return stacked / np.maximum(np.linalg.norm(stacked, axis=1, keepdims=True), 1e-9)
+    length = np.maximum(np.linalg.norm(stacked, axis=1, keepdims=True), 1e-9)
+    return np.asarray(stacked / length, np.float64)
 
 
 def grey(image: Images) -> Images:

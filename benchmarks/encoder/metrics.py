@@ -111,7 +111,7 @@ def figures(answers: Found, seed: int = _SEED) -> dict[str, Figure]:
     is_there = np.arange(len(both)) < len(answers.score)
     return {
         "recall_at_1": _figure(_mean(right, weight)),
-        "recall_at_5": _figure(_mean(answers.hit.any(axis=1), weight)),
+        "recall_at_5": _figure(_mean(np.asarray(answers.hit.any(axis=1)), weight)),
         "median_m": _figure(_median(answers.error_m, weight)),
         "auc_right": _figure(_auc(answers.score, right, weight)),
         "auc_foreign": _figure(_auc(known, is_known, np.hstack([weight, foreign_weight]))),

@@ -9,7 +9,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from condition import STRIDE, VALID_SHARE, Condition, Floats, Gallery, Group, Region, Setting
+from condition import (
+    STRIDE,
+    VALID_SHARE,
+    Condition,
+    Floats,
+    Gallery,
+    Group,
+    Images,
+    Region,
+    Setting,
+)
 from flight_block import GARFIELD, SENECA, Flight, Photo, placed
 from infrared import infrared
 from photo_cut import cut, draw_pixels, map_of, metres
@@ -153,7 +163,7 @@ def _on_mosaic(folder: Path) -> tuple[Scene, list[Photo]]:
     return scene_of("caliterra", CALITERRA_FOLDER, ground), photos
 
 
-def _straight_above(name: str, image: Floats, metres_from_pixel: Matrix) -> Photo:
+def _straight_above(name: str, image: Images, metres_from_pixel: Matrix) -> Photo:
     """Return a photo as one taken straight down, from how its middle lies on the map."""
     height, width = image.shape[:2]
     focal_px = CALITERRA_FOCAL * width

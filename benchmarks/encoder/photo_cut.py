@@ -105,7 +105,8 @@ def draw_pixels(
 
 def metres(photo: Photo, attitude: Attitude, pixel: Floats) -> Floats:
     """Return east, north (2,) from the camera's foot to the ground at a pixel."""
-    return apply_homography(ground_from_pixel(photo.camera, attitude), pixel[None])[0]
+    ground = apply_homography(ground_from_pixel(photo.camera, attitude), pixel[None])
+    return np.asarray(ground[0], np.float64)
 
 
 def _look_m(photo: Photo) -> Floats:

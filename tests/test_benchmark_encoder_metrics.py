@@ -1,0 +1,132 @@
+"""Figures of the benchmark of conditions: what they count, and how sure they are."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from s4g.core.engine import load_engine
+
+
+@pytest.fixture(autouse=True)
+def benchmark_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path(__file__).parents[1] / "benchmarks" / "encoder"
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+
+
+def answers(**changes: Any) -> Any:
+    """Four queries of two clusters in a map of three tiles of 10 m, and two foreign ones."""
+    from metrics import found
+
+    values = {
+        "scores": np.array([[0.9, 0.1, 0.0], [0.8, 0.2, 0.3], [0.2, 0.6, 0.5], [0.1, 0.3, 0.4]]),
+        "distance_m": np.array([[1, 20, 40], [4, 20, 40], [20, 6, 2], [30, 40, 50]], np.float64),
+        "footprint_m": 10.0,
+        "cluster": np.array([0, 0, 1, 1]),
+        "foreign": np.array([[0.2, 0.3, 0.1], [0.5, 0.1, 0.7]]),
+        "foreign_cluster": np.array([0, 1]),
+    }
+    return found(**(values | changes))
+
+
+def test_a_tile_within_half_a_footprint_is_right() -> None:
+    from metrics import figures
+
+    values = figures(answers())
+    assert values["recall_at_1"]["value"] == 0.5
+    assert values["recall_at_5"]["value"] == 0.75  # the third query's second tile is 2 m off
+    assert values["median_m"]["value"] == 5.0  # of 1, 4, 6 and 50 m
+
+
+def test_the_auc_of_right_and_wrong_counts_pairs_in_order() -> None:
+    from metrics import figures
+
+    # Right: 0.9, 0.8. Wrong: 0.6, 0.4.
+    assert figures(answers())["auc_right"]["value"] == 1.0
+    # Known: 0.9, 0.8, 0.6, 0.4. Foreign: 0.3, 0.7. Six of eight pairs are in order.
+    assert figures(answers())["auc_foreign"]["value"] == 0.75
+
+
+def test_ground_left_out_of_the_map_is_what_lies_a_footprint_away() -> None:
+    # Of the third query both tiles near the truth fall away.
+    assert answers().elsewhere.tolist() == [0.1, 0.3, 0.2, 0.4]
+
+
+def test_the_auc_equals_a_count_over_all_pairs() -> None:
+    from metrics import _auc
+
+    rng = np.random.default_rng(1)
+    scores = rng.integers(0, 12, 60) / 12  # with ties
+    positive = rng.random(60) < 0.4
+    weight = rng.integers(0, 3, (4, 60)).astype(np.float64)
+    up, down = scores[positive], scores[~positive]
+    wins = (up[:, None] > down) + 0.5 * (up[:, None] == down)
+    for got, row in zip(_auc(scores, positive, weight), weight, strict=True):
+        pairs = row[positive][:, None] * row[~positive]
+        assert got == pytest.approx((wins * pairs).sum() / pairs.sum())
+
+
+def test_an_auc_without_a_wrong_answer_is_not_a_number() -> None:
+    from metrics import figures
+
+    right = answers(distance_m=np.zeros((4, 3)))
+    assert figures(right)["auc_right"] == {"value": None, "low": None, "high": None}
+
+
+def test_intervals_are_of_clusters_not_of_queries() -> None:
+    from metrics import figures
+
+    rng = np.random.default_rng(2)
+    hits = np.repeat(rng.random(20) < 0.5, 30)  # queries of one cluster fare alike
+    distance_m = np.where(hits, 0.0, 50.0)[:, None]
+    whole = {
+        "scores": np.ones((600, 1)),
+        "distance_m": distance_m,
+        "foreign": np.zeros((0, 1)),
+        "foreign_cluster": np.zeros(0, np.int64),
+    }
+    apart = figures(answers(**whole, cluster=np.arange(600)))["recall_at_1"]
+    together = figures(answers(**whole, cluster=np.repeat(np.arange(20), 30)))["recall_at_1"]
+    assert apart["value"] == together["value"]
+    assert together["high"] - together["low"] > 3 * (apart["high"] - apart["low"])
+
+
+def test_the_same_answers_have_the_same_intervals() -> None:
+    from metrics import figures
+
+    assert figures(answers()) == figures(answers())
+
+
+def test_regions_are_joined_without_joining_their_clusters() -> None:
+    from metrics import joined
+
+    both = joined([answers(), answers()])
+    assert both.cluster.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert both.foreign_cluster.tolist() == [0, 1, 2, 3]
+
+
+def test_claims_that_hold_have_no_calibration_error() -> None:
+    from calibration import calibration_error
+
+    right = np.array([0, 1] * 50 + [1] * 100, np.float64)
+    claimed = np.array([0.5] * 100 + [1.0] * 100)
+    assert calibration_error(claimed, right) == pytest.approx(0.0)
+    assert calibration_error(np.ones(200), right) == pytest.approx(0.25)
+
+
+def test_what_is_claimed_of_an_answer_is_the_share_of_the_tiles_beside_it(
+    toy_encoder: Path,
+) -> None:
+    from calibration import claims
+
+    spec = load_engine(toy_encoder, "cpu", 1).spec
+    scores = np.array([[0.5, 0.5, 0.5, 0.5]])
+    center_m = np.array([[0.0, 0.0], [4.0, 0.0], [100.0, 0.0], [200.0, 0.0]])
+    claimed, right = claims(scores, center_m, np.array([[1.0, 0.0]]), 10.0, spec)
+    rival = np.exp((0.0 - 0.5) / spec.temperature)
+    assert claimed == pytest.approx(2 / (4 + rival))
+    assert right.tolist() == [1.0]

@@ -28,9 +28,9 @@ MODE_REACH = 0.75
 # this factor at most: otherwise one bad patch could veto the truth.
 OUTLIER_FLOOR = 0.05
 # Least probability in the dominant mode for a fix, and for being content with the first patches.
-# On the calibration flights (benchmarks/calibration_flights.py) 0.8 lets 2 of 395 fixes through that
-# are a tile or more off where the map holds the ground, and 18 of 228 frames where it does not.
-# 0.95 would let 6 through in all and cost every tenth fix.
+# On the calibration flights (benchmarks/calibration_flights.py) 0.8 lets 2 of 395 fixes through
+# that are a tile or more off where the map holds the ground, and 18 of 228 frames where it does
+# not. 0.95 would let 6 through in all and cost every tenth fix.
 MIN_MASS = 0.8
 SURE_MASS = 0.9
 # The position is the mean of the tiles this near the peak, as a share of the footprint, weighted

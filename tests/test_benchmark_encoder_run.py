@@ -93,7 +93,7 @@ def test_a_moved_tile_is_found_by_every_baseline() -> None:
     from pairwise import pairwise_methods
 
     condition = toy_condition(128)
-    for method in [hog_method(), *pairwise_methods(quick=True)]:
+    for method in [hog_method(), *pairwise_methods(quick=False)]:
         result = summary(answer(condition, method, [], Kept()), method)
         assert result["figures"]["recall_at_1"]["value"] == 1.0, method.name
         assert result["figures"]["auc_foreign"]["value"] > 0.9, method.name
@@ -230,3 +230,20 @@ def test_pictures_register_by_their_ground() -> None:
     places = np.array([[150.0, 200.0], [300.0, 280.0]])
     assert project(matrix, places) == pytest.approx(project(turn, places), abs=1.0)
     assert register(features(ground), features(picture(8, 480))) is None
+
+
+def test_a_quick_look_registers_no_flight(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    import conditions
+    import run
+
+    names = run.chosen((), quick=True)
+    told = capfd.readouterr().err
+    assert told.startswith("left out of a quick look: same flight: caliterra, same flight: garf")
+    assert set(conditions.NAMES) - set(names) == {
+        name for name in conditions.NAMES if "flight" in name or "colour" in name or "NIR" in name
+    }
+    assert run.chosen(("other sensor: garfield NIR",), quick=True) == (
+        "other sensor: garfield NIR",
+    )

@@ -93,11 +93,13 @@ class Group:
         names: of its conditions.
         folders: of the data folder, which it reads.
         make: yields the conditions whose names are asked for.
+        slow: photos are registered first, which takes a minute.
     """
 
     names: tuple[str, ...]
     folders: tuple[str, ...]
     make: Callable[[Setting, tuple[str, ...]], Iterator[Condition]]
+    slow: bool = False
 
 
 def lattice(

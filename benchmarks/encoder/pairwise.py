@@ -13,28 +13,28 @@ from scipy import fft
 # Query views that each is asked in a condition: they take a second for one.
 VIEWS, QUICK_VIEWS = 56, 14
 _FEATURES = 200
-_UPSCALE = 2  # SIFT finds little in 128 px
 _RATIO = 0.85
 _CHECKED = 40  # tiles with the most matches, which RANSAC looks at
-_REACH_PX = 6.0
+_REACH_PX = 3.0
 _SMALL_PX = 64  # pictures that are correlated
 _TEMPLATE = 0.625  # middle of the query, of its side, that is sought in tiles
 
 
 def pairwise_methods(quick: bool) -> list[Method]:
-    """Return SIFT + RANSAC, phase correlation and normalised cross-correlation."""
+    """Return phase correlation, normalised cross-correlation and, unless quick, SIFT + RANSAC."""
     views = QUICK_VIEWS if quick else VIEWS
+    sift = Method(
+        "SIFT + RANSAC",
+        BASELINE_PX,
+        _sift,
+        _inliers,
+        views,
+        turns=True,
+        about=f"inliers of a similarity in the {_CHECKED} tiles with most matches, matches in "
+        f"the others; about {views} queries a condition, one heading",
+    )
     return [
-        Method(
-            "SIFT + RANSAC",
-            BASELINE_PX,
-            _sift,
-            _inliers,
-            views,
-            turns=True,
-            about=f"inliers of a similarity in the {_CHECKED} tiles with most matches, matches in "
-            f"the others; about {views} queries a condition, one heading",
-        ),
+        *([] if quick else [sift]),
         Method(
             "phase correlation",
             BASELINE_PX,
@@ -64,8 +64,7 @@ def _sift(images: Images) -> list[_Keys]:
     detector = cv2.SIFT.create(_FEATURES, contrastThreshold=0.01)
     found = []
     for image in images:
-        large = cv2.resize(grey(image), None, fx=_UPSCALE, fy=_UPSCALE)
-        keys, descriptors = detector.detectAndCompute(large, None)
+        keys, descriptors = detector.detectAndCompute(grey(image), None)
         points = np.array([key.pt for key in keys], np.float64).reshape(-1, 2)
         values = np.zeros((0, 128), np.float32) if descriptors is None else descriptors
         total = np.maximum(values.sum(axis=1, keepdims=True), 1e-6)

@@ -234,11 +234,17 @@ def _held_out(data: Path, photos: list[Photo]) -> list[Photo]:
 
 GROUPS = (
     Group((BRIGHTON,), (BRIGHTON_FOLDER,), _brighton),
-    Group((CALITERRA,), (CALITERRA_FOLDER,), _caliterra),
+    Group((CALITERRA,), (CALITERRA_FOLDER,), _caliterra, slow=True),
     Group(
         (GARFIELD_SAME, GARFIELD_OWN, GARFIELD_NIR),
         (GARFIELD.folder,),
         functools.partial(_flights, flight=GARFIELD),
+        slow=True,
     ),
-    Group((SENECA_SAME, SENECA_OWN), (SENECA.folder,), functools.partial(_flights, flight=SENECA)),
+    Group(
+        (SENECA_SAME, SENECA_OWN),
+        (SENECA.folder,),
+        functools.partial(_flights, flight=SENECA),
+        slow=True,
+    ),
 )

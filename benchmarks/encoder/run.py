@@ -4,11 +4,13 @@ Queries are searched among all tiles of their region; places are split, never pi
 encoders stand random weights, SIFT with RANSAC, phase correlation, normalised cross-correlation
 and HOG. Conditions whose imagery is absent are left out and named.
 
+\b
 Examples:
     python benchmarks/encoder/run.py --json results.json > tables.md
     python benchmarks/encoder/run.py --quick --encoder mine=runs/edge/encoder.safetensors
     python benchmarks/encoder/run.py --only "other season" --only blur --no-baselines
 
+\b
 The encoder first shipped, to compare with (blob 5124590e, model id 173a2dbe...):
     git show 7789f6c:core/encoder/encoder.onnx > first.onnx
     python benchmarks/encoder/run.py --encoder first=first.onnx --encoder now=
@@ -17,13 +19,13 @@ The encoder first shipped, to compare with (blob 5124590e, model id 173a2dbe...)
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
+import cv2
 from condition import Condition, Group, Setting
 from conditions import GROUPS, NAMES, foreign_pool
 from evaluate import Foreign, Kept, answer, summary
@@ -45,7 +47,11 @@ _DEFAULT_DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 @click.option("--encoder", "encoders", multiple=True, metavar="NAME=FILE", help="To judge.")
 @click.option("--only", multiple=True, metavar="CONDITION", help="Of these; repeatable.")
 @click.option("--baselines/--no-baselines", default=True, help="Judge them as well.")
-@click.option("--quick", is_flag=True, help="Fewer queries: a look, no result.")
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="A look, no result: fewer queries and baselines, no flights to register.",
+)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="All figures.")
 @click.option(
     "--failures", type=click.Path(path_type=Path), help="Folder for pictures of the worst answers."
@@ -64,7 +70,7 @@ def cli(
     """Print Markdown tables."""
     if json_path is not None and json_path.exists() and not overwrite:
         raise InputError(f"--json {json_path}: exists; add --overwrite to replace it")
-    names = chosen(only)
+    names = chosen(only, quick)
     methods = [encoder_method(*named(text)) for text in encoders or ("shipped=",)]
     if baselines:
         methods += baseline_methods(methods[0], quick)
@@ -81,8 +87,8 @@ def cli(
     click.echo(report(results, about, {m.name: m.about for m in methods}), nl=False)
 
 
-def chosen(only: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the conditions to run.
+def chosen(only: tuple[str, ...], quick: bool) -> tuple[str, ...]:
+    """Return the conditions to run; a quick look takes none that are slow unless asked to.
 
     Raises:
         InputError: one of them does not exist.
@@ -90,7 +96,11 @@ def chosen(only: tuple[str, ...]) -> tuple[str, ...]:
     for name in only:
         if name not in NAMES:
             raise InputError(f"--only {name!r}: no such condition; there are {', '.join(NAMES)}")
-    return only or NAMES
+    if only or not quick:
+        return only or NAMES
+    slow = {name for group in GROUPS if group.slow for name in group.names}
+    say(f"left out of a quick look: {', '.join(name for name in NAMES if name in slow)}")
+    return tuple(name for name in NAMES if name not in slow)
 
 
 def named(text: str) -> tuple[str, Path | None]:
@@ -109,11 +119,11 @@ def baseline_methods(first: Method, quick: bool) -> list[Method]:
     """Return what every encoder must beat."""
     found: list[Method] = []
     assert first.spec is not None
-    random = random_weights(first.spec)
-    if random is None:
-        say("random weights: left out, for torch is not installed")
-    else:
+    random = None if quick else random_weights(first.spec)
+    if random is not None:
         found.append(random)
+    elif not quick:
+        say("random weights: left out, for torch is not installed")
     return [*found, hog_method(), *pairwise_methods(quick)]
 
 
@@ -179,5 +189,5 @@ def _is_there(group: Group, data: Path) -> bool:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    cv2.setNumThreads(1)  # as the encoders run: what is measured is no speed
     run_command(cli)

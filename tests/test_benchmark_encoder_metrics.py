@@ -42,13 +42,24 @@ def test_a_tile_within_half_a_footprint_is_right() -> None:
     assert values["median_m"]["value"] == 5.0  # of 1, 4, 6 and 50 m
 
 
-def test_the_auc_of_right_and_wrong_counts_pairs_in_order() -> None:
+def test_aucs_count_pairs_in_order() -> None:
     from metrics import figures
 
-    # Right: 0.9, 0.8. Wrong: 0.6, 0.4.
-    assert figures(answers())["auc_right"]["value"] == 1.0
-    # Known: 0.9, 0.8, 0.6, 0.4. Foreign: 0.3, 0.7. Six of eight pairs are in order.
-    assert figures(answers())["auc_foreign"]["value"] == 0.75
+    # Ten right answers at 0.9 ... 0.0; five wrong ones far off at 0.85, one near at 0.05.
+    score = np.concatenate([np.linspace(0.9, 0.0, 10), np.full(5, 0.85), [0.05]])
+    of = answers(
+        scores=score[:, None],
+        distance_m=np.array([0.0] * 10 + [30.0] * 5 + [6.0])[:, None],
+        cluster=np.arange(16),
+        foreign=np.full((5, 1), 0.55),
+        foreign_cluster=np.arange(5),
+    )
+    values = figures(of)
+    assert values["auc_right"]["value"] == pytest.approx(14 / 60)
+    assert values["auc_far"]["value"] == pytest.approx(0.1)
+    # Of 16 known nine lie above 0.55: 0.9, 0.8, 0.7, 0.6 and the five far off.
+    assert values["auc_foreign"]["value"] == pytest.approx(9 / 16)
+    assert figures(answers())["auc_right"]["value"] is None  # two right, two wrong: too few
 
 
 def test_ground_left_out_of_the_map_is_what_lies_a_footprint_away() -> None:
@@ -70,7 +81,7 @@ def test_the_auc_equals_a_count_over_all_pairs() -> None:
         assert got == pytest.approx((wins * pairs).sum() / pairs.sum())
 
 
-def test_an_auc_without_a_wrong_answer_is_not_a_number() -> None:
+def test_an_auc_without_a_wrong_answer_cannot_be_had() -> None:
     from metrics import figures
 
     right = answers(distance_m=np.zeros((4, 3)))

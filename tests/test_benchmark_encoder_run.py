@@ -100,6 +100,20 @@ def test_a_moved_tile_is_found_by_every_baseline() -> None:
         assert "calibration" not in result
 
 
+def test_a_tile_of_few_features_takes_no_match_twice() -> None:
+    from pairwise import _Keys, _matches
+
+    rng = np.random.default_rng(9)
+
+    def keys(count: int) -> _Keys:
+        descriptors = np.abs(rng.standard_normal((count, 128))).astype(np.float32)
+        descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
+        return _Keys(rng.uniform(0, 128, (count, 2)), descriptors)
+
+    source, target = _matches(keys(150), keys(3))
+    assert len(source) == len(target) <= 3
+
+
 def test_methods_that_compare_pairs_are_asked_few_queries() -> None:
     import dataclasses
 

@@ -13,6 +13,8 @@ _SEED = 64_000
 _INTERVAL = (2.5, 97.5)
 # Tiles this many footprints from the truth share no ground with it.
 _APART_FOOTPRINTS = 1.0
+# Fewer answers of a kind say nothing of how their scores lie.
+_LEAST = 5
 
 Figure = dict[str, float | None]
 
@@ -23,6 +25,7 @@ class Found:
 
     Attributes:
         hit: (Q, 5) bool: the k-th tile is right.
+        far: (Q,) bool: the first tile shows none of the query's ground.
         error_m: (Q,) from the first tile to the truth.
         score: (Q,) of the first tile.
         elsewhere: (Q,) of the first tile that shows none of the query's ground.
@@ -32,6 +35,7 @@ class Found:
     """
 
     hit: npt.NDArray[np.bool_]
+    far: npt.NDArray[np.bool_]
     error_m: Floats
     score: Floats
     elsewhere: Floats
@@ -63,6 +67,7 @@ def found(
     away = np.where(distance_m > _APART_FOOTPRINTS * footprint_m, scores, -np.inf)
     return Found(
         ranked_m <= HIT_FOOTPRINTS * footprint_m,
+        ranked_m[:, 0] > _APART_FOOTPRINTS * footprint_m,
         ranked_m[:, 0],
         scores.max(axis=1),
         away.max(axis=1),
@@ -78,6 +83,7 @@ def joined(parts: list[Found]) -> Found:
     foreign = _numbered([part.foreign_cluster for part in parts])
     return Found(
         np.concatenate([part.hit for part in parts]),
+        np.concatenate([part.far for part in parts]),
         np.concatenate([part.error_m for part in parts]),
         np.concatenate([part.score for part in parts]),
         np.concatenate([part.elsewhere for part in parts]),
@@ -99,12 +105,13 @@ def _numbered(parts: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
 def figures(answers: Found, seed: int = _SEED) -> dict[str, Figure]:
     """Return each figure as its value, and the ends of its 95 % interval.
 
-    `None` stands for what cannot be had: an AUC where all answers are right.
+    `None` stands for what cannot be had: an AUC where nearly all answers are right.
     """
     rng = np.random.default_rng(seed)
     weight = _weights(answers.cluster, rng)
     foreign_weight = _weights(answers.foreign_cluster, rng)
     right = answers.hit[:, 0]
+    clear = right | answers.far
     known = np.concatenate([answers.score, answers.foreign])
     is_known = np.arange(len(known)) < len(answers.score)
     both = np.concatenate([answers.score, answers.elsewhere])
@@ -114,6 +121,7 @@ def figures(answers: Found, seed: int = _SEED) -> dict[str, Figure]:
         "recall_at_5": _figure(_mean(np.asarray(answers.hit.any(axis=1)), weight)),
         "median_m": _figure(_median(answers.error_m, weight)),
         "auc_right": _figure(_auc(answers.score, right, weight)),
+        "auc_far": _figure(_auc(answers.score[clear], right[clear], weight[:, clear])),
         "auc_foreign": _figure(_auc(known, is_known, np.hstack([weight, foreign_weight]))),
         "auc_left_out": _figure(_auc(both, is_there, np.hstack([weight, weight]))),
     }
@@ -156,7 +164,7 @@ def _median(values: Floats, weight: Floats) -> Floats:
 
 
 def _auc(scores: Floats, positive: npt.NDArray[np.bool_], weight: Floats) -> Floats:
-    """Return how often a positive scores above a negative, ties by half; NaN without either."""
+    """Return how often a positive scores above a negative, ties by half; NaN with too few."""
     order = np.argsort(scores, kind="stable")
     values, up, w = scores[order], positive[order], weight[:, order]
     plus, minus = np.where(up, w, 0), np.where(up, 0, w)
@@ -169,5 +177,7 @@ def _auc(scores: Floats, positive: npt.NDArray[np.bool_], weight: Floats) -> Flo
     through = below[:, last] + minus[:, last]
     wins = (plus * (before + through) / 2).sum(axis=1)
     pairs = plus.sum(axis=1) * minus.sum(axis=1)
+    if min(int(positive.sum()), int((~positive).sum())) < _LEAST:
+        return np.full(len(weight), np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(np.where(pairs > 0, wins / pairs, np.nan), np.float64)

@@ -87,16 +87,20 @@ def _inliers(queries: list[_Keys], tiles: list[_Keys]) -> Floats:
 
 
 def _matches(query: _Keys, tile: _Keys) -> tuple[Floats, Floats]:
-    """Return the points (k, 2) of both that match by the ratio test."""
+    """Return the points (k, 2) of both that match by the ratio test, each used once.
+
+    Without the latter a tile of three features would take all of a query's and win every time.
+    """
     if min(len(query.points), len(tile.points)) < 2:
         return query.points[:0], tile.points[:0]
     cosine = query.descriptors @ tile.descriptors.T
     best = cosine.argmax(axis=1)
     rows = np.arange(len(best))
+    mutual = cosine.argmax(axis=0)[best] == rows
     first = cosine[rows, best]
     cosine[rows, best] = -1
     away, next_away = (np.sqrt(np.maximum(2 - 2 * v, 0)) for v in (first, cosine.max(axis=1)))
-    good = away < _RATIO * next_away
+    good = (away < _RATIO * next_away) & mutual
     return query.points[good], tile.points[best[good]]
 
 

@@ -12,6 +12,7 @@ FIGURES = {
     "recall_at_5": ("One of the best five within half a footprint (R@5), %", 100.0, 1),
     "median_m": ("Median distance of the best tile, m", 1.0, 1),
     "auc_right": ("AUC: scores of right against wrong answers", 1.0, 3),
+    "auc_far": ("AUC: scores of right answers against those over a footprint off", 1.0, 3),
     "auc_foreign": ("AUC: scores of known against foreign ground", 1.0, 3),
     "auc_left_out": ("AUC: scores with against without the query's own ground in the map", 1.0, 3),
 }

@@ -104,14 +104,14 @@ def test_a_tile_of_few_features_takes_no_match_twice() -> None:
     from pairwise import _Keys, _matches
 
     rng = np.random.default_rng(9)
-
-    def keys(count: int) -> _Keys:
-        descriptors = np.abs(rng.standard_normal((count, 128))).astype(np.float32)
-        descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
-        return _Keys(rng.uniform(0, 128, (count, 2)), descriptors)
-
-    source, target = _matches(keys(150), keys(3))
-    assert len(source) == len(target) <= 3
+    tile = _Keys(rng.uniform(0, 128, (3, 2)), np.eye(3, 128, dtype=np.float32))
+    blurred = np.repeat(tile.descriptors, 50, axis=0)
+    blurred[:, 3:] = rng.uniform(0, 0.1, (150, 125))
+    blurred /= np.linalg.norm(blurred, axis=1, keepdims=True)
+    query = _Keys(rng.uniform(0, 128, (150, 2)), blurred)
+    source, target = _matches(query, tile)
+    assert len(source) == 3
+    assert sorted(target.tolist()) == sorted(tile.points.tolist())
 
 
 def test_methods_that_compare_pairs_are_asked_few_queries() -> None:

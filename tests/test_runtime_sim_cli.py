@@ -325,7 +325,7 @@ def test_a_wrong_landscape_is_refused(command: Command) -> None:
     assert code == 2
     assert err == (
         "error: landscape:sead=3: unknown key 'sead'; did you mean seed? legal: seed, size_m, "
-        "gsd_m, season, year, light, sensor, lat, lon\n"
+        "gsd_m, season, year, light, sensor, lat, lon, style\n"
     )
 
 

@@ -16,6 +16,7 @@ import torch
 from click.testing import CliRunner
 
 from s4g.core.errors import IntegrityError, S4GError
+from s4g.train import ground_source
 from s4g.train.checkpoint import load_checkpoint, load_state, model_id, save_checkpoint
 from s4g.train.cli import cli
 from s4g.train.distill import DistillConfig
@@ -111,6 +112,28 @@ def test_a_resumed_training_ends_with_the_same_weights(
     second.train(lambda steps: None)
     assert model_id(second.encoder) == model_id(whole.encoder)
     assert model_id(second.averaged) == model_id(whole.averaged)
+
+
+@pytest.mark.parametrize("stop", [2, 3])  # where an epoch ends, and within one
+def test_a_resumed_training_meets_the_same_lookalikes(
+    tmp_path: Path, grounds: list[Ground], stop: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ground_source, "_POOL", 40)
+    plan = recipe(4, lookalikes=0.5, validate_every=2)
+    whole = trainer(tmp_path / "whole", grounds, plan)
+    whole.train(lambda steps: None)
+
+    first = trainer(tmp_path / "parts", grounds, plan)
+
+    def stop_there(steps: int) -> None:
+        if first.step == stop:
+            first._on_signal(2, None)
+
+    assert first.train(stop_there) is None
+    second = trainer(tmp_path / "parts", grounds, plan)
+    second.resume()
+    second.train(lambda steps: None)
+    assert model_id(second.encoder) == model_id(whole.encoder)
 
 
 def test_a_loss_that_is_not_finite_stops_with_a_remedy(

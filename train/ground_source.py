@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from .device_imagery import DeviceImagery
 from .distributed import World
 from .drone_views import Matrices, local_from_tile
 from .evaluate import GroundValidation, ValidationRegion, validate, validation_regions
 from .grounds import Ground
-from .imagery import Imagery
 from .lookalikes import lookalike_lists
-from .model import MEAN, STD
+from .model import MEAN, STD, normalise
 from .pairs import (
     Ints,
     PairPlan,
@@ -55,7 +55,7 @@ class GroundSource:
         """
         self._sampler = PairSampler(grounds, recipe, world or World())
         self._regions: list[ValidationRegion] = validation_regions(grounds, recipe)
-        self._imagery = Imagery(self._sampler.grounds, device)
+        self._imagery = DeviceImagery(self._sampler.grounds, device)
         self._recipe, self._device, self._workers = recipe, device, workers
         self._steps = recipe.optim.steps
         self.steps_per_epoch = min(recipe.optim.validate_every, self._steps)
@@ -65,18 +65,19 @@ class GroundSource:
         self.credits = sorted({g.credit for g in recipe.grounds if g.credit})
         self._epoch = 0
         self._lists: Ints | None = None
+        self._mined_for = -1  # the epoch
 
     def prepare(self, epoch: int, embed: Embed) -> dict[str, float]:
         """Look for look-alikes where the recipe wants them, but for the first epoch.
 
         At its start the network takes everything for everything.
         """
-        resumed = epoch == self._epoch and self._lists is not None
         self._epoch = epoch
         if not self._recipe.optim.lookalikes or epoch == 0:
             return {}
         pool = self._pool(epoch)
-        if not resumed:
+        # A training that goes on within an epoch keeps the lists that the epoch began with.
+        if self._mined_for != epoch:
             embeddings = np.concatenate(
                 [
                     embed(self._tiles(pool.take(slice(s, s + _EMBED_BATCH))), "reference")
@@ -85,6 +86,7 @@ class GroundSource:
             )
             found = torch.from_numpy(embeddings).to(self._device)
             self._lists = lookalike_lists(found, pool, _LISTED)
+            self._mined_for = epoch
         assert self._lists is not None
         self._sampler.mine(pool, self._lists)
         return {"lookalikes": float((self._lists >= 0).sum(axis=1).mean())}
@@ -105,7 +107,7 @@ class GroundSource:
         steps = range(start + first, min(start + self.steps_per_epoch, self._steps))
         for plan in prefetch(self._sampler, steps, self._workers):
             tiles, drones = self.views(plan)
-            yield Batch(_input(drones), _input(tiles))
+            yield Batch(normalise(drones, MEAN, STD), normalise(tiles, MEAN, STD))
 
     @torch.no_grad()
     def views(self, plan: PairPlan) -> tuple[torch.Tensor, torch.Tensor]:
@@ -137,21 +139,21 @@ class GroundSource:
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return the lists mined last; all else follows from the seed and the step."""
-        return {} if self._lists is None else {"lookalikes": torch.from_numpy(self._lists)}
+        if self._lists is None:
+            return {}
+        return {
+            "lookalikes": torch.from_numpy(self._lists),
+            "lookalikes_epoch": torch.tensor(self._mined_for),
+        }
 
     def load_state(self, tensors: dict[str, torch.Tensor]) -> None:
         """Take the lists mined last."""
         if "lookalikes" in tensors:
             self._lists = tensors["lookalikes"].numpy()
+            self._mined_for = int(tensors["lookalikes_epoch"])
 
     def close(self) -> None:
         """Do nothing: threads end with each epoch."""
-
-
-def _input(images: torch.Tensor) -> torch.Tensor:
-    """(B, S, S, 3) in [0, 255] to (B, 3, S, S), normalised, in channels-last memory."""
-    mean, std = (torch.tensor(v, device=images.device) * 255 for v in (MEAN, STD))
-    return ((images - mean) / std).permute(0, 3, 1, 2)
 
 
 def _trained_footprints(grounds: list[Ground], recipe: Recipe) -> tuple[float, float]:

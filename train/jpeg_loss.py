@@ -1,7 +1,7 @@
 """What JPEG takes away, on batches that lie on any device: ITU-T T.81 without the entropy coder.
 
 kornia's `jpeg_codec_differentiable` does the same with a soft rounding that lets gradients
-through; nothing here needs gradients, and it takes about ten times as long.
+through, which nothing here needs, and takes several times as long.
 """
 
 from __future__ import annotations

@@ -229,7 +229,7 @@ def _one_line(error: Exception) -> str:
 def normalise(
     images: torch.Tensor, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> torch.Tensor:
-    """Turn (B, H, W, 3) uint8 into (B, 3, H, W) float32 of zero mean and unit variance."""
+    """Turn (B, H, W, 3) in [0, 255] into (B, 3, H, W) float32 of zero mean and unit variance."""
     scale = torch.tensor(std, device=images.device) * 255
     shift = torch.tensor(mean, device=images.device) * 255
     return ((images.float() - shift) / scale).permute(0, 3, 1, 2)

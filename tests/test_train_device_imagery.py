@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from s4g.core.errors import InputError
-from s4g.train import imagery as module
+from s4g.train import device_imagery as module
+from s4g.train.device_imagery import DeviceImagery
 from s4g.train.drone_views import local_from_drone
 from s4g.train.grounds import Ground
-from s4g.train.imagery import Imagery
 from s4g.train.recipe import ViewConfig
 from s4g.train.views import Place, cut_patch
 
@@ -37,7 +37,7 @@ def test_patches_are_those_of_opencv(number: int, footprint_m: float) -> None:
     date = len(here.dates) - 1
     place = Place(here, 35.0, 20.0, footprint_m, 33.0, True)
     geometry, _ = local_from_drone([footprint_m], size, ViewConfig(), np.random.default_rng(0))
-    imagery = Imagery(GROUNDS, CPU)
+    imagery = DeviceImagery(GROUNDS, CPU)
     images, to_level = imagery.rows(
         np.array([number]), np.array([date]), np.array([footprint_m / size / here.gsd_m])
     )
@@ -48,7 +48,7 @@ def test_patches_are_those_of_opencv(number: int, footprint_m: float) -> None:
 
 
 def test_a_pixel_centre_gives_the_pixel() -> None:
-    imagery = Imagery(GROUNDS, CPU)
+    imagery = DeviceImagery(GROUNDS, CPU)
     images, to_level = imagery.rows(np.array([1]), np.array([0]), np.array([1.0]))
     shift = np.array([[[1.0, 0, 40], [0, 1, 7], [0, 0, 1]]])
     patch = imagery.cut(images, to_level @ shift, 16)
@@ -56,7 +56,7 @@ def test_a_pixel_centre_gives_the_pixel() -> None:
 
 
 def test_beyond_its_edge_an_image_is_mirrored() -> None:
-    imagery = Imagery(GROUNDS, CPU)
+    imagery = DeviceImagery(GROUNDS, CPU)
     shift = np.array([[[1.0, 0, -4], [0, 1, 0], [0, 0, 1]]])
     images, to_level = imagery.rows(np.array([1]), np.array([0]), np.array([1.0]))
     patch = imagery.cut(images, to_level @ shift, 9)[0].numpy()
@@ -64,7 +64,7 @@ def test_beyond_its_edge_an_image_is_mirrored() -> None:
 
 
 def test_the_last_pixel_can_be_had() -> None:
-    imagery = Imagery(GROUNDS, CPU)
+    imagery = DeviceImagery(GROUNDS, CPU)
     shift = np.array([[[1.0, 0, 300 - 8], [0, 1, 90 - 8], [0, 0, 1]]])
     images, to_level = imagery.rows(np.array([1]), np.array([0]), np.array([1.0]))
     patch = imagery.cut(images, to_level @ shift, 8)
@@ -74,7 +74,7 @@ def test_the_last_pixel_can_be_had() -> None:
 def test_more_pixels_than_fit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MAX_PIXELS", 1000)
     with pytest.raises(InputError) as error:
-        Imagery(GROUNDS, CPU)
+        DeviceImagery(GROUNDS, CPU)
     assert str(error.value) == (
         "the grounds have 0.0 billion pixels, at most 0.0 fit; leave some out or read them no "
         "finer with gsd_m"

@@ -20,7 +20,7 @@ from .grounds import Ground
 _MAX_PIXELS = 2**31 - 1
 
 
-class Imagery:
+class DeviceImagery:
     """The pixels of grounds on a device.
 
     Attributes:

@@ -174,7 +174,7 @@ def test_the_command_prints_tables_and_writes_figures(
     assert value["results"]["toy"]["mine"]["queries"] == 12
     assert value["results"]["toy"]["mine"]["figures"]["recall_at_1"]["value"] == 1.0
     assert value["methods"]["mine"].startswith("toy.onnx, SHA-256 ")
-    assert read_rgb(sheets / "toy-mine.png").shape == (12 * 194, 3 * 164, 3)
+    assert read_rgb(sheets / "toy_mine.png").shape == (12 * 194, 3 * 164, 3)
 
 
 def test_figures_are_not_overwritten(toys: list[str], tmp_path: Path) -> None:
@@ -184,6 +184,26 @@ def test_figures_are_not_overwritten(toys: list[str], tmp_path: Path) -> None:
     there.write_text("{}")
     result = CliRunner().invoke(run.cli, [*toys, "--json", str(there)])
     assert str(result.exception) == f"--json {there}: exists; add --overwrite to replace it"
+
+
+def test_sheets_of_another_run_are_not_overwritten(toys: list[str], tmp_path: Path) -> None:
+    import run
+
+    sheets = tmp_path / "sheets"
+    sheets.mkdir()
+    (sheets / "toy_mine.png").write_text("")
+    result = CliRunner().invoke(run.cli, [*toys, "--failures", str(sheets)])
+    assert isinstance(result.exception, InputError)
+    assert str(result.exception) == (
+        f"--failures {sheets}: is not empty; add --overwrite to replace sheets"
+    )
+
+
+def test_every_condition_has_a_sheet_of_its_own() -> None:
+    from conditions import NAMES
+    from failures import sheet_name
+
+    assert len({sheet_name(f"{name} now") for name in NAMES}) == len(NAMES)
 
 
 def test_a_condition_that_does_not_exist_is_refused(toys: list[str]) -> None:

@@ -126,7 +126,7 @@ def extract_from_set(
     box = region.bounds if isinstance(region, Area) else region
     parts: list[Path] = []
     known = [level.footprint_m for level in packs.levels]
-    for wanted in set(levels_m or ()) - set(known):
+    for wanted in sorted(set(levels_m or ()) - set(known)):
         held = ", ".join(f"{footprint_m:g}" for footprint_m in known)
         raise InputError(f"{packs.path}: has no level of {wanted:g} m; choose of {held}")
     _, notes = _clip(packs, region, max(known))
@@ -170,7 +170,7 @@ def _left_out(region: BBox | Area, footprint_m: float) -> str:
 
 def _clip(pack: Pack | PackSet, region: BBox | Area, footprint_m: float) -> tuple[BBox, list[str]]:
     """Return the box around a region's tiles within the pack, and a note where that is less."""
-    inner, wanted = (region.bounds, region.bounds) if isinstance(region, Area) else (region, region)
+    inner = wanted = region.bounds if isinstance(region, Area) else region
     if isinstance(region, Area):
         west, south, east, north = region.frame.local_bounds(inner)
         margin = _AREA_MARGIN * footprint_m

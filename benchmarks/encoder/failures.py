@@ -54,9 +54,14 @@ def write_sheet(folder: Path, name: str, answers: list[RegionAnswers], overwrite
     Raises:
         InputError: it exists, or the folder cannot be written.
     """
-    plain = "".join(c if c.isalnum() else "-" for c in name)
     folder.mkdir(parents=True, exist_ok=True)
-    write_bytes(folder / f"{plain}.png", encode_rgb(failure_sheet(answers), ".png"), overwrite)
+    sheet = encode_rgb(failure_sheet(answers), ".png")
+    write_bytes(folder / sheet_name(name), sheet, overwrite)
+
+
+def sheet_name(name: str) -> str:
+    """Return the file name of a sheet; signs stay, since +40 % and -40 % are two conditions."""
+    return "".join(c if c.isalnum() or c in "+-" else "_" for c in name) + ".png"
 
 
 def _rank(scores: np.ndarray[tuple[int, ...], np.dtype[np.float64]], right: int) -> str:

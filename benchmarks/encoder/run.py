@@ -70,6 +70,8 @@ def cli(
     """Print Markdown tables."""
     if json_path is not None and json_path.exists() and not overwrite:
         raise InputError(f"--json {json_path}: exists; add --overwrite to replace it")
+    if failures is not None and failures.is_dir() and any(failures.iterdir()) and not overwrite:
+        raise InputError(f"--failures {failures}: is not empty; add --overwrite to replace sheets")
     names = chosen(only, quick)
     methods = [encoder_method(*named(text)) for text in encoders or ("shipped=",)]
     if baselines:

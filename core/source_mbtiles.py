@@ -90,7 +90,7 @@ class MbtilesReader:
     def _rows(self, query: str, values: tuple[int | str, ...] = ()) -> list[tuple[object, ...]]:
         try:
             return self._connection().execute(query, values).fetchall()
-        except (sqlite3.Error, OverflowError) as error:
+        except (sqlite3.Error, OverflowError, UnicodeDecodeError) as error:
             raise IntegrityError(
                 f"{self.name}: cannot be read as MBTiles ({one_line(str(error), 200)}); "
                 "fetch or make it again"

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from ..core.errors import InputError
+from .device_stream import uploaded
 from .drone_views import Matrices
 from .grounds import Ground
 
@@ -95,9 +96,9 @@ class DeviceImagery:
         Returns:
             (N, S, S, 3) float32 in [0, 255], on the device.
         """
-        table = self._table[torch.from_numpy(images).to(self.device)]
+        table = self._table[uploaded(torch.from_numpy(images), self.device)]
         start, height, width = (column[:, None] for column in table.T)
-        maps = torch.from_numpy(pixel_from_patch.astype(np.float32)).to(self.device)
+        maps = uploaded(torch.from_numpy(pixel_from_patch.astype(np.float32)), self.device)
         axis = torch.arange(size_px, device=self.device, dtype=torch.float32)
         row, column = (v.reshape(-1) for v in torch.meshgrid(axis, axis, indexing="ij"))
         x, y, z = (

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from .device_imagery import DeviceImagery
+from .device_stream import ahead
 from .distributed import World
 from .drone_views import Matrices, local_from_tile
 from .evaluate import GroundValidation, ValidationRegion, validate, validation_regions
@@ -103,6 +104,9 @@ class GroundSource:
 
     def batches(self, first: int) -> Iterator[Batch]:
         """Yield the batches of the epoch from number `first` on."""
+        return ahead(self._batches(first), self._device)
+
+    def _batches(self, first: int) -> Generator[Batch]:
         start = self._epoch * self.steps_per_epoch
         steps = range(start + first, min(start + self.steps_per_epoch, self._steps))
         for plan in prefetch(self._sampler, steps, self._workers):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,11 @@ class Ground:
         """Width and height in metres."""
         height, width = self.dates[0][0].shape[:2]
         return width * self.gsd_m, height * self.gsd_m
+
+    @functools.cached_property
+    def all_valid(self) -> bool:
+        """Whether no date lacks a pixel."""
+        return int(self.invalid_area[-1, -1]) == 0
 
     def valid_share(self, x_m: float, y_m: float, side_m: float) -> float:
         """Return the share of valid pixels in a square around a place (metres from the NW corner).

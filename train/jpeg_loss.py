@@ -11,6 +11,8 @@ import math
 import torch
 from torch.nn import functional
 
+from .device_stream import uploaded
+
 _BLOCK = 8
 # T.81, tables K.1 and K.2.
 _LUMA = (
@@ -49,13 +51,13 @@ def jpeg_loss(images: torch.Tensor, quality: torch.Tensor) -> torch.Tensor:
         (N, S, S, 3) float32; not clipped.
     """
     device = images.device
-    ycc_from_rgb = torch.tensor(_YCC_FROM_RGB, device=device)
+    ycc_from_rgb = uploaded(torch.tensor(_YCC_FROM_RGB), device)
     ycc = (images @ ycc_from_rgb.T).permute(3, 0, 1, 2)
     luma, chroma = ycc[:1], ycc[1:]
     # libjpeg: a percentage of the tables.
     percent = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality)[:, None, None]
     tables = [
-        ((torch.tensor(t, device=device) * percent + 50) / 100).floor().clamp(1, 255)
+        ((uploaded(torch.tensor(t), device) * percent + 50) / 100).floor().clamp(1, 255)
         for t in (_LUMA, _CHROMA)
     ]
     luma = _quantised(luma - 128, tables[0]) + 128
@@ -82,4 +84,4 @@ def _cosine_transform(device: torch.device) -> torch.Tensor:
     place = torch.arange(_BLOCK, dtype=torch.float64)
     matrix = torch.cos((2 * place + 1) * place[:, None] * math.pi / (2 * _BLOCK)) / 2
     matrix[0] /= math.sqrt(2)
-    return matrix.float().to(device)
+    return uploaded(matrix.float(), device)

@@ -137,7 +137,8 @@ class PairSampler:
                 f"{views.footprint_min_m:g} and {views.footprint_max_m:g} m at "
                 f"{recipe.model.input_px} px; add imagery or widen the footprints"
             )
-        self._weights = _ground_weights(self.grounds)
+        self._shares = _ground_weights(self.grounds).cumsum()
+        self._shares /= self._shares[-1]
         self._lookalikes: tuple[Places, Ints] | None = None
 
     def mine(self, pool: Places, lists: Ints) -> None:
@@ -171,7 +172,7 @@ class PairSampler:
         parts: list[Places] = []
         found = empty = 0
         while found < count:
-            number = int(rng.choice(len(self.grounds), p=self._weights))
+            number = int(self._shares.searchsorted(rng.random(), side="right"))
             wanted = min(together, count - found)
             part = draw_neighbourhood(self.grounds[number], number, self._recipe, wanted, rng)
             parts.append(part)
@@ -253,24 +254,28 @@ def draw_neighbourhood(
     assert span is not None, "the sampler keeps only grounds that serve a footprint"
     footprint = math.exp(rng.uniform(math.log(span[0]), math.log(span[1])))
     turn_deg, mirror = rng.uniform(0, 360), bool(rng.random() < 0.5)
-    sides = np.array(ground.size_m)
-    low, high = np.full(2, footprint / 2), sides - footprint / 2
-    chosen: list[npt.NDArray[np.float64]] = []
-    for centre in rng.uniform(low, high, (_TRIES, 2)):
-        if ground.valid_share(centre[0], centre[1], footprint) >= _VALID_SHARE:
+    # Plain numbers: a batch draws some hundreds of times, and arrays of two cost more than they do.
+    (width_m, height_m), half = ground.size_m, footprint / 2
+    low, high = (half, half), (width_m - half, height_m - half)
+    chosen: list[tuple[float, float]] = []
+
+    def holds(centre: tuple[float, float]) -> bool:
+        return ground.all_valid or ground.valid_share(*centre, footprint) >= _VALID_SHARE
+
+    for centre in _centres(low, high, _TRIES, rng):
+        if holds(centre):
             chosen.append(centre)
             break
     if chosen and wanted > 1:
-        reach = _NEIGHBOURHOOD * footprint
-        low, high = np.maximum(low, chosen[0] - reach), np.minimum(high, chosen[0] + reach)
-        for centre in rng.uniform(low, high, (_TRIES * wanted, 2)):
-            if np.hypot(*(np.array(chosen) - centre).T).min() < _APART * footprint:
-                continue
-            if ground.valid_share(centre[0], centre[1], footprint) < _VALID_SHARE:
-                continue
-            chosen.append(centre)
-            if len(chosen) == wanted:
-                break
+        reach, apart = _NEIGHBOURHOOD * footprint, _APART * footprint
+        x, y = chosen[0]
+        low = max(low[0], x - reach), max(low[1], y - reach)
+        high = min(high[0], x + reach), min(high[1], y + reach)
+        for centre in _centres(low, high, _TRIES * wanted, rng):
+            if all(math.dist(centre, other) >= apart for other in chosen) and holds(centre):
+                chosen.append(centre)
+                if len(chosen) == wanted:
+                    break
     count = len(chosen)
     x_m, y_m = np.array(chosen).reshape(count, 2).T
     return Places(
@@ -281,6 +286,12 @@ def draw_neighbourhood(
         np.full(count, turn_deg),
         np.full(count, mirror),
     )
+
+
+def _centres(
+    low: tuple[float, float], high: tuple[float, float], count: int, rng: np.random.Generator
+) -> list[tuple[float, float]]:
+    return [(x, y) for x, y in rng.uniform(low, high, (count, 2)).tolist()]
 
 
 def _no_places() -> Places:

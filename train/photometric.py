@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
+from .device_stream import uploaded
 from .jpeg_loss import jpeg_loss
 
 # Knots of the random curves by which seasons repaint ground.
@@ -37,8 +38,8 @@ def photometric(images: torch.Tensor, strength: torch.Tensor, seed: int) -> torc
         chosen = (draws.cpu(len(images)) < probability) & (strength > 0)
         rows = torch.nonzero(chosen).flatten()
         if len(rows):
-            here = rows.to(images.device)
-            changed = step(images[here], strength[rows].to(images.device), draws)
+            here = draws.there(rows)
+            changed = step(images[here], draws.there(strength[rows]), draws)
             images[here] = changed.clamp_(0, 255)
     return images
 
@@ -58,15 +59,19 @@ class Draws:
 
     def uniform(self, low: float, high: float, *shape: int) -> torch.Tensor:
         """Draw evenly from [low, high)."""
-        return (low + (high - low) * self.cpu(*shape)).to(self.device)
+        return self.there(low + (high - low) * self.cpu(*shape))
 
     def normal(self, *shape: int) -> torch.Tensor:
         """Draw from the standard normal distribution."""
-        return torch.randn(shape, generator=self._host).to(self.device)
+        return self.there(torch.randn(shape, generator=self._host))
 
     def order(self, count: int) -> torch.Tensor:
         """Draw an order of `count` things."""
-        return torch.randperm(count, generator=self._host).to(self.device)
+        return self.there(torch.randperm(count, generator=self._host))
+
+    def there(self, values: torch.Tensor) -> torch.Tensor:
+        """Return a tensor of the CPU on the device."""
+        return uploaded(values, self.device)
 
     def noise(self, like: torch.Tensor) -> torch.Tensor:
         """Draw as much standard normal noise as `like` has numbers, on the device itself."""
@@ -88,7 +93,7 @@ def _smooth_field(count: int, size: int, draws: Draws) -> torch.Tensor:
     coarse = draws.uniform(0, 1, count, 1, cells, cells)
     field = functional.interpolate(coarse, size=size, mode="bicubic", align_corners=True)
     steep = _lift(torch.where(draws.cpu(count) < 0.4, 4 + 10 * draws.cpu(count), 1.0))
-    field = ((_rows_last(field) - 0.5) * steep.to(draws.device) + 0.5).clamp(0, 1)
+    field = ((_rows_last(field) - 0.5) * draws.there(steep) + 0.5).clamp(0, 1)
     return field
 
 
@@ -107,7 +112,7 @@ def _rectangles(count: int, size: int, largest: float, draws: Draws) -> torch.Te
     along = (east * angle.cos() + south * angle.sin()).abs() < half[0]
     across = (south * angle.cos() - east * angle.sin()).abs() < half[1]
     number = torch.arange(_RECTANGLES)[None] <= (draws.cpu(count, 1) ** 2 * _RECTANGLES)
-    return along & across & number.to(draws.device)[..., None, None]
+    return along & across & draws.there(number)[..., None, None]
 
 
 def _regrow(images: torch.Tensor, strength: torch.Tensor, draws: Draws) -> torch.Tensor:
@@ -125,7 +130,7 @@ def _regrow(images: torch.Tensor, strength: torch.Tensor, draws: Draws) -> torch
     share = place - place.floor()
     curve = knots.gather(2, before) * (1 - share) + knots.gather(2, before + 1) * share
     change = _rows_last(curve.view(count, 3, size, size)) * (32 * _lift(strength))
-    everywhere = _lift((draws.cpu(count) < 0.5).float()).to(draws.device)
+    everywhere = _lift(draws.there((draws.cpu(count) < 0.5).float()))
     return images + change * torch.maximum(everywhere, _smooth_field(count, size, draws))
 
 
@@ -136,7 +141,7 @@ def _rebuild(images: torch.Tensor, strength: torch.Tensor, draws: Draws) -> torc
     other = images[draws.order(count)].roll(int(draws.cpu(1) * size), dims=1)
     plain = draws.uniform(15, 240, count, _RECTANGLES, 1, 1, 1)
     plain = plain + 25 * draws.normal(count, _RECTANGLES, 1, 1, 3)
-    is_plain = (draws.cpu(count, _RECTANGLES) < 0.5).to(draws.device)
+    is_plain = draws.there(draws.cpu(count, _RECTANGLES) < 0.5)
     for k in range(_RECTANGLES):
         filling = torch.where(_lift(is_plain[:, k]), plain[:, k], other)
         images = torch.where(masks[:, k, :, :, None], filling, images)
@@ -148,9 +153,8 @@ def _shadows(images: torch.Tensor, strength: torch.Tensor, draws: Draws) -> torc
     count, size = images.shape[:2]
     dark = _rectangles(count, size, 0.25, draws).any(dim=1)[..., None]
     gain = 1 - _lift(draws.uniform(0.3, 0.75, count) * strength.clamp(max=1))
-    tint = 1 + draws.uniform(0, 0.12, count)[:, None] * torch.tensor(
-        [-0.5, 0.0, 1.0], device=draws.device
-    )
+    bluer = draws.there(torch.tensor([-0.5, 0.0, 1.0]))
+    tint = 1 + draws.uniform(0, 0.12, count)[:, None] * bluer
     return torch.where(dark, images * gain * _lift(tint), images)
 
 
@@ -161,12 +165,12 @@ def _colours(images: torch.Tensor, strength: torch.Tensor, draws: Draws) -> torc
     eye, grey = torch.eye(3, device=device), torch.full((3, 3), 1 / 3, device=device)
     less = 1 - draws.uniform(0, 1.15, count) * strength
     more = 1 + 0.6 * draws.uniform(0, 1, count) * strength
-    keep = torch.where((draws.cpu(count) < 0.7).to(device), less, more).clamp(min=0)[:, None, None]
+    keep = torch.where(draws.there(draws.cpu(count) < 0.7), less, more).clamp(min=0)[:, None, None]
     mix = keep * eye + (1 - keep) * grey
     s = strength[:, None, None]
     mix = mix * (draws.normal(count, 1, 3) * 0.14 * s).exp() + draws.normal(count, 3, 3) * 0.11 * s
-    orders = draws.cpu(count, 3).argsort(dim=1).to(device)
-    swap = (draws.cpu(count) < 0.12).to(device)[:, None, None]
+    orders = draws.there(draws.cpu(count, 3).argsort(dim=1))
+    swap = draws.there(draws.cpu(count) < 0.12)[:, None, None]
     mix = torch.where(swap, mix.gather(1, orders[..., None].expand(-1, -1, 3)), mix)
     mean = images.mean(dim=(1, 2))
     # Keep the mean brightness: the tone curve is what changes it.
@@ -234,7 +238,8 @@ def _blur(images: torch.Tensor, strength: torch.Tensor, draws: Draws) -> torch.T
     half = draws.uniform(1.0, _KERNEL_PX / 2, count)[:, None, None]
     defocus = (-(along**2 + across**2) / (2 * sigma**2)).exp()
     motion = (-(across**2) / 0.5).exp() * (half + 0.5 - along.abs()).clamp(0, 1)
-    kernels = torch.where((draws.cpu(count) < 0.5).to(draws.device)[:, None, None], defocus, motion)
+    moves = draws.there(draws.cpu(count) >= 0.5)[:, None, None]
+    kernels = torch.where(moves, motion, defocus)
     return _filtered(images, kernels / kernels.sum(dim=(1, 2), keepdim=True))
 
 

@@ -90,22 +90,26 @@ class GroundValidation:
         }
 
 
-def validation_regions(grounds: list[Ground], recipe: Recipe) -> list[ValidationRegion]:
-    """Cut the galleries and queries of the held-out grounds; the same for the same recipe."""
+def validation_regions(
+    grounds: list[Ground], recipe: Recipe, queries: int = _QUERIES
+) -> list[ValidationRegion]:
+    """Cut the galleries and so many queries of each held-out ground; alike for the same recipe."""
     regions: list[ValidationRegion] = []
     counts: dict[int, int] = {}
     for ground in grounds:
         if not ground.validates or counts.get(ground.source, 0) >= _MAX_GROUNDS:
             continue
         rng = np.random.default_rng((_SEED, len(regions)))
-        region = _region(ground, recipe, rng)
+        region = _region(ground, recipe, queries, rng)
         if region is not None:
             counts[ground.source] = counts.get(ground.source, 0) + 1
             regions.append(region)
     return regions
 
 
-def _region(ground: Ground, recipe: Recipe, rng: np.random.Generator) -> ValidationRegion | None:
+def _region(
+    ground: Ground, recipe: Recipe, count: int, rng: np.random.Generator
+) -> ValidationRegion | None:
     span = footprint_range_m(ground, recipe)
     if span is None:
         return None
@@ -127,7 +131,7 @@ def _region(ground: Ground, recipe: Recipe, rng: np.random.Generator) -> Validat
     places = [Place(ground, x, y, footprint, 0.0, False) for x, y in centers]
     tiles = np.stack([cut_patch(p, 0, tile_geometry(p, size), size) for p in places])
     queries, truths = [], []
-    for _ in range(_QUERIES):
+    for _ in range(count):
         place = places[int(rng.integers(len(places)))]
         geometry, (east, north) = drone_geometry(place, size, recipe.views, rng)
         queries.append(cut_patch(place, len(ground.dates) - 1, geometry, size))

@@ -37,7 +37,11 @@ _POOL_SEED = 1
 
 
 class GroundSource:
-    """Batches from grounds; an epoch is what lies between two validations."""
+    """Batches from grounds; an epoch is what lies between two validations.
+
+    Attributes:
+        imagery: on the device.
+    """
 
     north_up = True
 
@@ -48,15 +52,26 @@ class GroundSource:
         device: torch.device,
         workers: int,
         world: World | None = None,
+        regions: list[ValidationRegion] | None = None,
+        imagery: DeviceImagery | None = None,
     ) -> None:
         """Cut the validation regions and move the imagery that trains to the device.
+
+        Args:
+            grounds: the imagery.
+            recipe: the training.
+            device: that trains.
+            workers: threads that plan batches.
+            world: the processes of this training; None: this one alone.
+            regions: to validate on; None: those of the recipe.
+            imagery: of the grounds that train, where the device holds it already.
 
         Raises:
             InputError: no ground can hold a footprint of the recipe, or the imagery is too large.
         """
         self._sampler = PairSampler(grounds, recipe, world or World())
-        self._regions: list[ValidationRegion] = validation_regions(grounds, recipe)
-        self._imagery = DeviceImagery(self._sampler.grounds, device)
+        self._regions = validation_regions(grounds, recipe) if regions is None else regions
+        self.imagery = imagery or DeviceImagery(self._sampler.grounds, device)
         self._recipe, self._device, self._workers = recipe, device, workers
         self._steps = recipe.optim.steps
         self.steps_per_epoch = min(recipe.optim.validate_every, self._steps)
@@ -127,8 +142,8 @@ class GroundSource:
         size = self._recipe.model.input_px
         maps, gsd_m = pixel_maps(places, self._sampler.grounds)
         ratios = places.footprint_m / size / gsd_m
-        images, to_level = self._imagery.rows(places.ground, dates, ratios)
-        return self._imagery.cut(images, to_level @ maps @ local_from_patch, size)
+        images, to_level = self.imagery.rows(places.ground, dates, ratios)
+        return self.imagery.cut(images, to_level @ maps @ local_from_patch, size)
 
     def validate(self, embed: Embed) -> GroundValidation | None:
         """Search held-out views in the tiles of their own region."""

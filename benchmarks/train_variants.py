@@ -48,7 +48,7 @@ from s4g.train.opening import open_grounds, torch_device
 from s4g.train.recipe import Recipe, load_recipe
 from s4g.train.state import STATE_NAME
 
-QUERIES = 200
+QUERIES, FEW = 200, 40
 RESULT = "result.json"
 
 
@@ -96,17 +96,16 @@ class Views:
         """Cut those of the recipe itself."""
         self.grounds, self.device, self.recipe = grounds, device, recipe
         self.imagery: DeviceImagery | None = None
-        self._cut: dict[tuple[int, int], list[ValidationRegion]] = {}
-        self.count = sum(len(region.queries) for region in self.of(recipe.model.input_px, QUERIES))
+        self._cut: dict[int, list[ValidationRegion]] = {}
+        self.count = sum(len(region.queries) for region in self.of(recipe.model.input_px))
 
-    def of(self, input_px: int, queries: int) -> list[ValidationRegion]:
+    def of(self, input_px: int) -> list[ValidationRegion]:
         """Return the regions for a network of this input."""
-        key = input_px, queries
-        if key not in self._cut:
+        if input_px not in self._cut:
             model = dataclasses.replace(self.recipe.model, input_px=input_px)
             sized = dataclasses.replace(self.recipe, model=model)
-            self._cut[key] = validation_regions(self.grounds, sized, queries)
-        return self._cut[key]
+            self._cut[input_px] = validation_regions(self.grounds, sized, QUERIES)
+        return self._cut[input_px]
 
     def source(self, recipe: Recipe, only: list[int] | None, workers: int) -> GroundSource:
         """Return the batches of a variant."""
@@ -114,7 +113,11 @@ class Views:
             ground if only is None or ground.source in only else _silent(ground)
             for ground in self.grounds
         ]
-        regions = self.of(recipe.model.input_px, 40)
+        # Validating while training takes time, and chooses nothing here but when to mine.
+        regions = [
+            dataclasses.replace(r, queries=r.queries[:FEW], query_xy=r.query_xy[:FEW])
+            for r in self.of(recipe.model.input_px)
+        ]
         source = GroundSource(
             grounds, recipe, self.device, workers, regions=regions, imagery=self.imagery
         )
@@ -157,7 +160,7 @@ def train(
         "seconds": round(trainer.seconds, 1),
         "parameters": sum(p.numel() for p in encoder.parameters()),
         "input_px": spec.input_px,
-        "recall_at_1": recall(encoder.to(views.device), views.of(spec.input_px, QUERIES)),
+        "recall_at_1": recall(encoder.to(views.device), views.of(spec.input_px)),
     }
     write_bytes(run / RESULT, json.dumps(result, indent=1).encode(), overwrite=True)
 

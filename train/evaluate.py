@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,7 @@ _MAX_TILES = 400  # per ground: larger lattices get a larger footprint
 _MAX_GROUNDS = 8  # per source of the recipe
 _VALID_SHARE = 0.97
 _SEED = 20230
+_THREADS = 16  # patches are cut outside Python's lock
 _BATCH = 64
 # A retrieved tile is right when its centre lies within this many footprints of the true place ...
 HIT_FOOTPRINTS = 0.5
@@ -94,22 +96,32 @@ def validation_regions(
     grounds: list[Ground], recipe: Recipe, queries: int = _QUERIES
 ) -> list[ValidationRegion]:
     """Cut the galleries and so many queries of each held-out ground; alike for the same recipe."""
-    regions: list[ValidationRegion] = []
+    chosen: list[_Lattice] = []
     counts: dict[int, int] = {}
     for ground in grounds:
         if not ground.validates or counts.get(ground.source, 0) >= _MAX_GROUNDS:
             continue
-        rng = np.random.default_rng((_SEED, len(regions)))
-        region = _region(ground, recipe, queries, rng)
-        if region is not None:
+        lattice = _lattice(ground, recipe)
+        if lattice is not None:
             counts[ground.source] = counts.get(ground.source, 0) + 1
-            regions.append(region)
-    return regions
+            chosen.append(lattice)
+
+    def cut(numbered: tuple[int, _Lattice]) -> ValidationRegion:
+        rng = np.random.default_rng((_SEED, numbered[0]))
+        return _region(numbered[1], recipe, queries, rng)
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(cut, enumerate(chosen)))
 
 
-def _region(
-    ground: Ground, recipe: Recipe, count: int, rng: np.random.Generator
-) -> ValidationRegion | None:
+@dataclass(frozen=True)
+class _Lattice:
+    ground: Ground
+    footprint_m: float
+    centers: list[tuple[float, float]]
+
+
+def _lattice(ground: Ground, recipe: Recipe) -> _Lattice | None:
     span = footprint_range_m(ground, recipe)
     if span is None:
         return None
@@ -117,7 +129,6 @@ def _region(
     # The smallest footprint whose lattice has not more than _MAX_TILES.
     footprint = max(span[0], math.sqrt(width * height / _MAX_TILES) / _STRIDE)
     footprint = min(footprint, span[1])
-    size = recipe.model.input_px
     axis_x = np.arange(footprint / 2, width - footprint / 2 + 1e-6, _STRIDE * footprint)
     axis_y = np.arange(footprint / 2, height - footprint / 2 + 1e-6, _STRIDE * footprint)
     centers = [
@@ -126,8 +137,14 @@ def _region(
         for x in axis_x
         if ground.valid_share(float(x), float(y), footprint) >= _VALID_SHARE
     ]
-    if len(centers) < 4:
-        return None
+    return None if len(centers) < 4 else _Lattice(ground, footprint, centers)
+
+
+def _region(
+    lattice: _Lattice, recipe: Recipe, count: int, rng: np.random.Generator
+) -> ValidationRegion:
+    ground, footprint, centers = lattice.ground, lattice.footprint_m, lattice.centers
+    size = recipe.model.input_px
     places = [Place(ground, x, y, footprint, 0.0, False) for x, y in centers]
     tiles = np.stack([cut_patch(p, 0, tile_geometry(p, size), size) for p in places])
     queries, truths = [], []

@@ -284,7 +284,7 @@ _STEPS: tuple[tuple[_Step, float], ...] = (
     (_shade, 0.35),
     (_tone, 0.75),
     (_haze, 0.12),
-    (_dusk, 0.08),
+    (_dusk, 0.15),
     (_coarser, 0.20),
     (_blur, 0.30),
     (_sharpen, 0.15),

@@ -120,13 +120,52 @@ def test_regions_are_joined_without_joining_their_clusters() -> None:
     assert both.foreign_cluster.tolist() == [0, 1, 2, 3]
 
 
+def test_aucs_by_probability_rank_by_what_is_claimed() -> None:
+    from metrics import figures
+
+    # Ten right and five wrong answers of one score: the probability alone tells them apart.
+    of = {
+        "scores": np.full((15, 1), 0.5),
+        "distance_m": np.array([0.0] * 10 + [30.0] * 5)[:, None],
+        "cluster": np.arange(15),
+        "foreign": np.full((5, 1), 0.5),
+        "foreign_cluster": np.arange(5),
+    }
+    claimed = np.concatenate([np.linspace(1.0, 0.1, 10), np.full(5, 0.15)])
+    values = figures(answers(**of, claimed=claimed, foreign_claimed=np.full(5, 0.25)))
+    assert values["auc_right"]["value"] == 0.5
+    assert values["auc_right_claimed"]["value"] == pytest.approx(0.9)  # all but that at 0.1
+    # Above 0.25 lie eight of fifteen: 1.0 ... 0.3.
+    assert values["auc_foreign_claimed"]["value"] == pytest.approx(8 / 15)
+
+
+def test_a_method_that_claims_no_probability_has_no_auc_by_it() -> None:
+    from metrics import figures, joined
+
+    many = joined([answers()] * 3)
+    values = figures(many)
+    assert values["auc_right"]["value"] is not None
+    assert values["auc_right_claimed"] == {"value": None, "low": None, "high": None}
+    assert values["auc_foreign_claimed"]["value"] is None
+
+
 def test_claims_that_hold_have_no_calibration_error() -> None:
     from calibration import calibration_error
 
-    right = np.array([0, 1] * 50 + [1] * 100, np.float64)
+    right = np.array([False, True] * 50 + [True] * 100)
     claimed = np.array([0.5] * 100 + [1.0] * 100)
     assert calibration_error(claimed, right) == pytest.approx(0.0)
     assert calibration_error(np.ones(200), right) == pytest.approx(0.25)
+
+
+def test_a_reliability_diagram_has_bins_of_one_width_and_no_empty_ones() -> None:
+    from calibration import reliability
+
+    claimed = np.array([0.0, 0.04, 0.05, 0.96, 1.0])
+    bins = reliability(claimed, np.array([False, True, False, True, True]))
+    assert [part["count"] for part in bins] == [2, 1, 2]
+    assert [part["claimed"] for part in bins] == pytest.approx([0.02, 0.05, 0.98])
+    assert [part["right"] for part in bins] == [0.5, 0.0, 1.0]
 
 
 def test_what_is_claimed_of_an_answer_is_the_share_of_the_tiles_beside_it(
@@ -137,7 +176,31 @@ def test_what_is_claimed_of_an_answer_is_the_share_of_the_tiles_beside_it(
     spec = load_engine(toy_encoder, "cpu", 1).spec
     scores = np.array([[0.5, 0.5, 0.5, 0.5]])
     center_m = np.array([[0.0, 0.0], [4.0, 0.0], [100.0, 0.0], [200.0, 0.0]])
-    claimed, right = claims(scores, center_m, np.array([[1.0, 0.0]]), 10.0, spec)
     rival = np.exp((0.0 - 0.5) / spec.temperature)
-    assert claimed == pytest.approx(2 / (4 + rival))
-    assert right.tolist() == [1.0]
+    assert claims(scores, center_m, 10.0, spec) == pytest.approx(2 / (4 + rival))
+
+
+def test_whatever_is_claimed_of_foreign_ground_is_wrong() -> None:
+    from evaluate import _calibration
+
+    of = answers(claimed=np.array([1.0, 1.0, 0.0, 0.0]), foreign_claimed=np.array([0.6, 0.6]))
+    value = _calibration(of, 0.25)
+    assert value["error_known"] == 0.0
+    assert value["error_with_foreign"] == pytest.approx(2 * 0.6 / 6)
+    assert [part["count"] for part in value["reliability"]] == [2, 2]
+    foreign = {"claimed": pytest.approx(0.6), "right": 0.0, "count": 2}
+    assert value["reliability_with_foreign"][1] == foreign
+    assert value["foreign_below_unknown"] == 0.0  # best scores 0.3 and 0.7
+
+
+def test_tables_of_an_earlier_run_leave_out_what_it_lacks() -> None:
+    from metrics import figures
+    from tables import report
+
+    old = figures(answers())
+    del old["auc_right_claimed"]
+    results = {"toy": {"mine": {"queries": 4, "clusters": 2, "foreign": 2, "tiles": 3}}}
+    results["toy"]["mine"]["figures"] = old  # type: ignore[assignment]
+    text = report(results, {"toy": {"about": "", "seen": False}}, {"mine": ""})
+    title = "### AUC, right against wrong answers: by probability"
+    assert "| toy | - |" in text.partition(title)[2].partition("###")[0]

@@ -172,7 +172,11 @@ def test_the_command_prints_tables_and_writes_figures(
     assert "### Calibration error of the answers, %" in result.stdout
     value = json.loads(json_path.read_text())
     assert value["results"]["toy"]["mine"]["queries"] == 12
-    assert value["results"]["toy"]["mine"]["figures"]["recall_at_1"]["value"] == 1.0
+    of = value["results"]["toy"]["mine"]
+    assert of["figures"]["recall_at_1"]["value"] == 1.0
+    assert of["figures"]["auc_foreign_claimed"]["value"] is not None
+    parts = of["calibration"]["reliability_with_foreign"]
+    assert sum(part["count"] for part in parts) == of["queries"] + of["foreign"]
     assert value["methods"]["mine"].startswith("toy.onnx, SHA-256 ")
     assert read_rgb(sheets / "toy_mine.png").shape == (12 * 194, 3 * 164, 3)
 

@@ -115,6 +115,7 @@ def summary(answers: list[RegionAnswers], method: Method) -> dict[str, Any]:
             of.region.cluster,
             of.foreign,
             of.foreign_cluster,
+            *_claimed(of, method),
         )
         for of in answers
     ]
@@ -127,30 +128,30 @@ def summary(answers: list[RegionAnswers], method: Method) -> dict[str, Any]:
         "figures": figures(together),
     }
     if method.spec is not None:
-        result["calibration"] = _calibration(answers, together, method)
+        result["calibration"] = _calibration(together, method.spec.unknown_score)
     return result
 
 
-def _calibration(answers: list[RegionAnswers], together: Found, method: Method) -> dict[str, Any]:
-    assert method.spec is not None
-    known, foreign = [], []
-    for of in answers:
-        gallery = of.region.gallery
-        place = (gallery.center_m, of.region.center_m, gallery.footprint_m, method.spec)
-        known.append(claims(of.scores, *place))
-        if len(of.foreign):
-            nowhere = np.full((len(of.foreign), 2), np.nan)
-            foreign.append(claims(of.foreign, gallery.center_m, nowhere, *place[2:]))
-    claimed, right = (np.concatenate(column) for column in zip(*known, strict=True))
-    both = [np.concatenate(column) for column in zip(*known, *foreign, strict=True)]
-    limit = method.spec.unknown_score
-    refused = float((together.foreign < limit).mean()) if len(together.foreign) else None
+def _claimed(of: RegionAnswers, method: Method) -> tuple[Floats, Floats] | tuple[()]:
+    """Return what is claimed of known and of foreign ground, nothing if the method claims none."""
+    if method.spec is None:
+        return ()
+    place = (of.region.gallery.center_m, of.region.gallery.footprint_m, method.spec)
+    return claims(of.scores, *place), claims(of.foreign, *place)
+
+
+def _calibration(of: Found, limit: float) -> dict[str, Any]:
+    right = of.hit[:, 0]
+    # Whatever is claimed of foreign ground is wrong.
+    both = np.concatenate([of.claimed, of.foreign_claimed])
+    true = np.concatenate([right, np.zeros(len(of.foreign), np.bool_)])
     return {
-        "error_known": calibration_error(claimed, right),
-        "error_with_foreign": calibration_error(both[0], both[1]),
-        "foreign_below_unknown": refused,
-        "known_below_unknown": float((together.score < limit).mean()),
-        "reliability": reliability(claimed, right),
+        "error_known": calibration_error(of.claimed, right),
+        "error_with_foreign": calibration_error(both, true),
+        "foreign_below_unknown": float((of.foreign < limit).mean()) if len(of.foreign) else None,
+        "known_below_unknown": float((of.score < limit).mean()),
+        "reliability": reliability(of.claimed, right),
+        "reliability_with_foreign": reliability(both, true),
     }
 
 

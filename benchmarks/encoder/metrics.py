@@ -32,6 +32,8 @@ class Found:
         cluster: (Q,) int64.
         foreign: (F,) best score of queries of foreign ground.
         foreign_cluster: (F,) int64.
+        claimed: (Q,) probability of the first tile's place, NaN of methods that claim none.
+        foreign_claimed: (F,) the same of queries of foreign ground.
     """
 
     hit: npt.NDArray[np.bool_]
@@ -42,6 +44,8 @@ class Found:
     cluster: npt.NDArray[np.int64]
     foreign: Floats
     foreign_cluster: npt.NDArray[np.int64]
+    claimed: Floats
+    foreign_claimed: Floats
 
 
 def found(
@@ -51,6 +55,8 @@ def found(
     cluster: npt.NDArray[np.int64],
     foreign: Floats,
     foreign_cluster: npt.NDArray[np.int64],
+    claimed: Floats | None = None,
+    foreign_claimed: Floats | None = None,
 ) -> Found:
     """Reduce one region's scores.
 
@@ -61,6 +67,8 @@ def found(
         cluster: (Q,).
         foreign: (F, N) scores of foreign queries.
         foreign_cluster: (F,).
+        claimed: (Q,) probabilities, of methods that claim any.
+        foreign_claimed: (F,) those of foreign queries.
     """
     order = np.argsort(-scores, axis=1, kind="stable")[:, :5]
     ranked_m = np.take_along_axis(distance_m, order, axis=1)
@@ -74,6 +82,8 @@ def found(
         cluster,
         foreign.max(axis=1) if len(foreign) else np.zeros(0),
         foreign_cluster,
+        np.full(len(scores), np.nan) if claimed is None else claimed,
+        np.full(len(foreign), np.nan) if foreign_claimed is None else foreign_claimed,
     )
 
 
@@ -90,6 +100,8 @@ def joined(parts: list[Found]) -> Found:
         clusters,
         np.concatenate([part.foreign for part in parts]),
         foreign,
+        np.concatenate([part.claimed for part in parts]),
+        np.concatenate([part.foreign_claimed for part in parts]),
     )
 
 
@@ -105,7 +117,8 @@ def _numbered(parts: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
 def figures(answers: Found, seed: int = _SEED) -> dict[str, Figure]:
     """Return each figure as its value, and the ends of its 95 % interval.
 
-    `None` stands for what cannot be had: an AUC where nearly all answers are right.
+    `None` stands for what cannot be had: an AUC where nearly all answers are right, or by the
+    probability of a method that claims none.
     """
     rng = np.random.default_rng(seed)
     weight = _weights(answers.cluster, rng)
@@ -113,6 +126,8 @@ def figures(answers: Found, seed: int = _SEED) -> dict[str, Figure]:
     right = answers.hit[:, 0]
     clear = right | answers.far
     known = np.concatenate([answers.score, answers.foreign])
+    claimed = np.concatenate([answers.claimed, answers.foreign_claimed])
+    every_weight = np.hstack([weight, foreign_weight])
     is_known = np.arange(len(known)) < len(answers.score)
     both = np.concatenate([answers.score, answers.elsewhere])
     is_there = np.arange(len(both)) < len(answers.score)
@@ -122,8 +137,10 @@ def figures(answers: Found, seed: int = _SEED) -> dict[str, Figure]:
         "median_m": _figure(_median(answers.error_m, weight)),
         "auc_right": _figure(_auc(answers.score, right, weight)),
         "auc_far": _figure(_auc(answers.score[clear], right[clear], weight[:, clear])),
-        "auc_foreign": _figure(_auc(known, is_known, np.hstack([weight, foreign_weight]))),
+        "auc_foreign": _figure(_auc(known, is_known, every_weight)),
         "auc_left_out": _figure(_auc(both, is_there, np.hstack([weight, weight]))),
+        "auc_right_claimed": _figure(_auc(answers.claimed, right, weight)),
+        "auc_foreign_claimed": _figure(_auc(claimed, is_known, every_weight)),
     }
 
 
@@ -164,7 +181,10 @@ def _median(values: Floats, weight: Floats) -> Floats:
 
 
 def _auc(scores: Floats, positive: npt.NDArray[np.bool_], weight: Floats) -> Floats:
-    """Return how often a positive scores above a negative, ties by half; NaN with too few."""
+    """Return how often a positive scores above a negative, ties by half.
+
+    NaN with too few of either, and where a score is NaN.
+    """
     order = np.argsort(scores, kind="stable")
     values, up, w = scores[order], positive[order], weight[:, order]
     plus, minus = np.where(up, w, 0), np.where(up, 0, w)
@@ -177,7 +197,8 @@ def _auc(scores: Floats, positive: npt.NDArray[np.bool_], weight: Floats) -> Flo
     through = below[:, last] + minus[:, last]
     wins = (plus * (before + through) / 2).sum(axis=1)
     pairs = plus.sum(axis=1) * minus.sum(axis=1)
-    if min(int(positive.sum()), int((~positive).sum())) < _LEAST:
+    few = min(int(positive.sum()), int((~positive).sum())) < _LEAST
+    if few or np.isnan(scores).any():
         return np.full(len(weight), np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(np.where(pairs > 0, wins / pairs, np.nan), np.float64)

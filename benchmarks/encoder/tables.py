@@ -11,10 +11,12 @@ FIGURES = {
     "recall_at_1": ("Best tile within half a footprint (R@1), %", 100.0, 1),
     "recall_at_5": ("One of the best five within half a footprint (R@5), %", 100.0, 1),
     "median_m": ("Median distance of the best tile, m", 1.0, 1),
-    "auc_right": ("AUC: scores of right against wrong answers", 1.0, 3),
-    "auc_far": ("AUC: scores of right answers against those over a footprint off", 1.0, 3),
-    "auc_foreign": ("AUC: scores of known against foreign ground", 1.0, 3),
-    "auc_left_out": ("AUC: scores with against without the query's own ground in the map", 1.0, 3),
+    "auc_right": ("AUC, right against wrong answers: by score", 1.0, 3),
+    "auc_right_claimed": ("AUC, right against wrong answers: by probability", 1.0, 3),
+    "auc_far": ("AUC, right answers against those over a footprint off: by score", 1.0, 3),
+    "auc_foreign": ("AUC, known against foreign ground: by score", 1.0, 3),
+    "auc_foreign_claimed": ("AUC, known against foreign ground: by probability", 1.0, 3),
+    "auc_left_out": ("AUC, with against without the query's own ground: by score", 1.0, 3),
 }
 CALIBRATION = {
     "error_known": "Calibration error of the answers, %",
@@ -82,8 +84,8 @@ def _table(
 
 def _figure_cell(key: str, scale: float, digits: int) -> Callable[[dict[str, Any], int], str]:
     def cell(result: dict[str, Any], most: int) -> str:
-        figure = result["figures"][key]
-        if figure["value"] is None:
+        figure = result["figures"].get(key)  # files of earlier runs lack some
+        if figure is None or figure["value"] is None:
             return "-"
         text = f"{figure['value'] * scale:.{digits}f}"
         if figure["low"] is not None:

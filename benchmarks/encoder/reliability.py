@@ -1,7 +1,8 @@
 """Draw what encoders claim of their answers against what holds, over all conditions of a run.
 
 Dots are single conditions, by size the number of answers; lines are all conditions together, with
-and without queries of foreign ground. Conditions on trained ground are left out.
+and without queries of foreign ground, whose share is the benchmark's own and no flight's.
+Conditions on trained ground are left out.
 
 \b
 Examples:
@@ -31,7 +32,7 @@ _LINES = (
 )
 _PANEL_INCHES = (4.6, 5.6)
 _DPI = 120
-_DOT_PER_ANSWER = 0.4  # square points
+_DOT_PER_ANSWER = 0.8  # square points
 
 # Claim, truth and count of each bin.
 Bins = list[dict[str, float]]
@@ -126,14 +127,15 @@ def _draw_column(diagram: Any, counts: Any, name: str, conditions: list[dict[str
             diagram.scatter(x, y, s=area, color=colour, alpha=0.25, linewidths=0)
         gap = float(np.abs(claimed - right) @ count / count.sum())
         label = f"{label}: {count.sum():.0f} answers, {100 * gap:.1f} % off"
-        diagram.plot(claimed, right, color=colour, marker="o", markersize=4, label=label)
-        counts.plot(claimed, count, color=colour, drawstyle="steps-mid")
+        diagram.plot(claimed, right, color=colour, marker="o", markersize=4)
+        counts.plot(claimed, count, color=colour, marker="o", markersize=3, label=label)
     diagram.set(title=f"{name}, {len(conditions)} conditions", ylabel="share that is right")
     diagram.set(xlim=(0, 1), ylim=(-0.02, 1.02))
-    diagram.legend(fontsize="small", loc="upper left")
     diagram.grid(alpha=0.3)
     counts.set(yscale="log", xlabel="claimed probability", ylabel="answers")
     counts.grid(alpha=0.3)
+    # Below, where no line runs behind it.
+    counts.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.45))
 
 
 if __name__ == "__main__":

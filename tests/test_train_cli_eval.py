@@ -162,6 +162,80 @@ def test_a_recipe_of_ground_imagery_is_validated_on_its_held_out_places(
     assert "footprints" in shown.out
 
 
+GROUND_RECIPE = """
+[model]
+input_px = 64
+embedding_dim = 32
+
+[views]
+footprint_min_m = 20
+footprint_max_m = 60
+
+[[ground]]
+kind = "pictures"
+files = ["own/*.png"]
+gsd_m = 1.0
+split = "west"
+split_value = 0.5
+
+[[ground]]
+kind = "pictures"
+files = ["train only/*.png"]
+gsd_m = 1.0
+
+[[ground]]
+kind = "rasters"
+files = ["absent/*.tif"]
+split = "val"
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """A recipe of imagery, of which `data` holds the first source alone."""
+    path = tmp_path / "mine.toml"
+    path.write_text(GROUND_RECIPE)
+    (tmp_path / "data" / "own").mkdir(parents=True)
+    image = np.random.default_rng(0).integers(1, 255, (160, 320, 3), dtype=np.uint8)
+    (tmp_path / "data" / "own" / "a.png").write_bytes(encode_rgb(image, ".png"))
+    return path
+
+
+def test_prepared_imagery_is_validated_on_as_its_folder_is(
+    toy_checkpoint: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from s4g.train.grounds_file import LOSSLESS, write_grounds_file
+    from s4g.train.recipe import load_recipe
+
+    recipe.write_text(GROUND_RECIPE.partition('[[ground]]\nkind = "rasters"')[0])
+    shutil.copytree(tmp_path / "data" / "own", tmp_path / "data" / "train only")
+    grounds = load_recipe(str(recipe)).grounds
+    prepared = tmp_path / "mine.grounds"
+    write_grounds_file(prepared, grounds, tmp_path / "data", LOSSLESS, False, lambda: None)
+    common = [toy_checkpoint, "--recipe", recipe, "--device", "cpu", "--json"]
+    assert run(*common, "--data", tmp_path / "data") == 0
+    from_folder = capsys.readouterr().out
+    assert run(*common, "--grounds", prepared) == 0
+    assert capsys.readouterr().out == from_folder
+    assert json.loads(from_folder)["recall_at_1_by_region"].keys() == {"a.png (east) @ 45 m"}
+
+
+def test_sources_that_only_train_need_not_be_there_to_validate_and_others_may_be_left_out(
+    toy_checkpoint: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = [toy_checkpoint, "--recipe", recipe, "--data", tmp_path / "data", "--device", "cpu"]
+    assert run(*common) == 2
+    data = tmp_path / "data"
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"error: --data {data}: holds no files for 1 of 2 [[ground]] entries: rasters of "
+        "absent/*.tif; fetch them, or leave these entries out with --skip-missing"
+    )
+    assert run(*common, "--skip-missing", "--json") == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["recall_at_1_by_region"].keys() == {"a.png (east) @ 45 m"}
+    assert shown.err.splitlines()[0].startswith("left out: pictures of train only/*.png; rasters")
+
+
 # ---- refusals ------------------------------------------------------------------------------------
 
 
@@ -186,6 +260,31 @@ def test_a_part_of_the_data_beside_a_recipe_is_refused(
 ) -> None:
     assert refusal(capsys, engine, "--recipe", "edge", "--height", 150) == (
         "error: --height: the recipe says which part of the data; leave it away"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [(["--grounds", "a.grounds"], "--grounds a.grounds"), (["--skip-missing"], "--skip-missing")],
+)
+def test_options_of_imagery_beside_a_data_set_are_refused(
+    engine: Path,
+    university: Path,
+    options: list[str],
+    named: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert refusal(capsys, engine, *on(university), *options) == (
+        f"error: {named}: means nothing to a data set, only to [[ground]] imagery"
+    )
+
+
+def test_prepared_imagery_and_a_folder_are_refused(
+    toy_checkpoint: Path, recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = ["--grounds", "a.grounds", "--data", "d"]
+    assert refusal(capsys, toy_checkpoint, "--recipe", recipe, *both) == (
+        "error: --grounds a.grounds: cannot be joined with --data; give one of the two"
     )
 
 

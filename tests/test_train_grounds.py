@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import cv2
@@ -19,7 +20,9 @@ def load(config: GroundConfig, data: Path | None) -> list[Ground]:
 
 def picture(path: Path, width: int = 96, height: int = 64, value: int = 90) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), np.full((height, width, 3), value, np.uint8))
+    image = np.full((height, width, 3), value, np.uint8)
+    image[-1, -1] = 200  # of one colour it would be refused
+    cv2.imwrite(str(path), image)
 
 
 def test_a_landscape_gives_one_ground_a_seed_with_one_date_a_render() -> None:
@@ -78,11 +81,12 @@ def test_photos_of_a_flight_are_split_apart_and_those_between_fall_away(tmp_path
 
 def test_pictures_are_read_no_finer_than_asked(tmp_path: Path) -> None:
     chequered = np.indices((64, 128)).sum(axis=0) % 2 * 200 + 20
+    chequered[:2, :2] = 40  # of one colour it would be refused
     cv2.imwrite(str(tmp_path / "a.png"), np.repeat(chequered[..., None], 3, 2).astype(np.uint8))
     config = GroundConfig("pictures", files=("*.png",), gsd_m=0.5, read_gsd_m=1.0)
     (ground,) = load(config, tmp_path)
     assert (ground.gsd_m, ground.size_m) == (1.0, (64.0, 32.0))
-    assert np.unique(ground.dates[0][0]).tolist() == [120]  # averaged over area, not picked
+    assert np.unique(ground.dates[0][0]).tolist() == [40, 120]  # averaged over area, not picked
 
 
 def test_a_landscape_may_be_seen_from_higher_up() -> None:
@@ -95,6 +99,7 @@ def test_a_landscape_may_be_seen_from_higher_up() -> None:
 def test_black_pixels_and_ground_beyond_the_edge_count_as_invalid(tmp_path: Path) -> None:
     image = np.full((64, 64, 3), 120, np.uint8)
     image[:, :32] = 0
+    image[0, 63] = 121  # of one colour it would be refused
     cv2.imwrite(str(tmp_path / "half.png"), image)
     (ground,) = load(GroundConfig("pictures", files=("*.png",), gsd_m=1.0), tmp_path)
     assert ground.valid_share(48, 32, 20) == 1.0
@@ -157,19 +162,168 @@ def test_a_stack_with_a_missing_file_names_the_counts(tmp_path: Path) -> None:
     )
 
 
-def test_a_pattern_that_matches_nothing_is_named(tmp_path: Path) -> None:
-    config = GroundConfig("pictures", files=("photos/*.jpg",), gsd_m=1.0)
+STACK = GroundConfig("stack", files=("a/*.tif", "b/*.tif", "c/*.tif"))
+PHOTOS = GroundConfig("pictures", files=("photos/*.jpg",), gsd_m=1.0)
+WORLD = GroundConfig("landscape", worlds=1, size_m=64.0, renders=1)
+
+
+def refusal(data: Path | None, *configs: GroundConfig) -> str:
     with pytest.raises(InputError) as error:
-        load(config, tmp_path)
-    assert str(error.value) == (
-        f"--data {tmp_path}: nothing matches photos/*.jpg, which the recipe needs"
+        load_grounds(configs, data, lambda name: None)
+    return str(error.value)
+
+
+def test_all_sources_that_lack_files_are_named_in_one_line(tmp_path: Path) -> None:
+    picture(tmp_path / "a" / "1.tif")
+    assert refusal(tmp_path, WORLD, STACK, PHOTOS) == (
+        f"--data {tmp_path}: holds no files for 2 of 3 [[ground]] entries: stack of b/*.tif and 1 "
+        "more; pictures of photos/*.jpg; fetch them, or leave these entries out with --skip-missing"
     )
 
 
-def test_a_recipe_that_needs_data_asks_for_it() -> None:
-    config = GroundConfig("pictures", files=("photos/*.jpg",), gsd_m=1.0)
-    with pytest.raises(InputError, match=r"^--data is missing: the recipe needs photos/\*\.jpg$"):
-        load(config, None)
+def test_positions_that_a_split_needs_are_looked_for_like_files(tmp_path: Path) -> None:
+    picture(tmp_path / "photos" / "1.jpg")
+    config = dataclasses.replace(PHOTOS, positions="photos.csv")
+    assert refusal(tmp_path, config).startswith(
+        f"--data {tmp_path}: holds no files for 1 of 1 [[ground]] entries: pictures of photos.csv;"
+    )
+
+
+def test_a_recipe_that_needs_data_asks_for_it_and_says_what_for() -> None:
+    assert refusal(None, WORLD, STACK, PHOTOS) == (
+        "--data is missing; 2 of 3 [[ground]] entries need it: stack of a/*.tif and 2 more; "
+        "pictures of photos/*.jpg; name their folder, name prepared imagery with --grounds, or "
+        "leave these entries out with --skip-missing"
+    )
+
+
+def test_a_data_folder_that_is_not_there_says_which_sources_fall_away(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "none", WORLD, PHOTOS) == (
+        f"--data {tmp_path / 'none'}: no such folder; 1 of 2 [[ground]] entries need it: pictures "
+        "of photos/*.jpg; name the folder that holds the files"
+    )
+
+
+def test_worlds_are_not_made_before_files_are_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("s4g.train.grounds.rendered", lambda jobs: pytest.fail("made"))
+    assert "pictures of photos/*.jpg" in refusal(tmp_path, WORLD, PHOTOS)
+
+
+def test_a_pattern_that_leaves_the_data_folder_is_refused(tmp_path: Path) -> None:
+    config = GroundConfig("rasters", files=(f"{tmp_path}/*.tif",))
+    assert refusal(tmp_path, config) == (
+        f"[[ground]] files {tmp_path}/*.tif: is a path of its own; write it from the folder that "
+        "--data names"
+    )
+
+
+def raster(path: Path, values: np.ndarray, west_m: float = 500000.0, **options: object) -> Path:
+    """Write a GeoTIFF of 1 m pixels, (3, H, W)."""
+    rasterio = pytest.importorskip("rasterio", reason="GeoTIFFs need rasterio (the pack extra)")
+    _, height, width = values.shape
+    profile = {
+        "driver": "GTiff",
+        "width": width,
+        "height": height,
+        "count": 3,
+        "dtype": values.dtype.name,
+        "crs": "EPSG:32615",
+        "transform": rasterio.transform.from_origin(west_m, 5200000.0, 1.0, 1.0),
+    }
+    path.parent.mkdir(exist_ok=True)
+    with rasterio.open(path, "w", **profile, **options) as file:
+        file.write(values)
+    return path
+
+
+RASTERS = GroundConfig("rasters", files=("*.tif",))
+NOTHING = "all 4,096 pixels are nodata, NaN or black; replace the file or take it out of [[ground]]"
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "wrong"),
+    [
+        (np.full((3, 64, 64), np.nan, np.float32), {}, NOTHING),
+        (np.full((3, 64, 64), 7, np.uint8), {"nodata": 7}, NOTHING),
+        (np.zeros((3, 64, 64), np.uint8), {}, NOTHING),
+        (
+            np.full((3, 64, 64), 90, np.uint8),
+            {},
+            "all pixels have the colour (90, 90, 90); replace the file or take it out of "
+            "[[ground]]",
+        ),
+    ],
+    ids=["NaN", "nodata", "black", "one colour"],
+)
+def test_a_raster_that_shows_nothing_is_refused(
+    tmp_path: Path, values: np.ndarray, options: dict[str, object], wrong: str
+) -> None:
+    path = raster(tmp_path / "a.tif", values, **options)
+    assert refusal(tmp_path, RASTERS) == f"{path}: {wrong}"
+
+
+def test_pixels_that_are_not_a_number_are_holes(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).random((3, 64, 64)).astype(np.float32)
+    values[:, :, :32] = np.nan
+    raster(tmp_path / "a.tif", values)
+    (ground,) = load(RASTERS, tmp_path)
+    assert ground.valid_share(48, 32, 16) > 0.9  # the darkest pixels became black
+    assert ground.valid_share(16, 32, 16) == 0.0
+
+
+def test_a_raster_without_georeference_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("rasterio", reason="GeoTIFFs need rasterio (the pack extra)")
+    picture(tmp_path / "a.tif")
+    assert refusal(tmp_path, RASTERS) == (
+        f"{tmp_path / 'a.tif'}: has no georeference; add one with gdal_translate -a_srs EPSG:… "
+        "-a_ullr …, or use a GeoTIFF that carries it"
+    )
+
+
+def noise() -> np.ndarray:
+    return np.random.default_rng(0).integers(1, 255, (3, 64, 64), dtype=np.uint8)
+
+
+def test_a_date_of_a_stack_that_shows_nothing_is_named(tmp_path: Path) -> None:
+    raster(tmp_path / "a" / "1.tif", noise())
+    blank = raster(tmp_path / "b" / "1.tif", np.zeros((3, 64, 64), np.uint8))
+    config = GroundConfig("stack", files=("a/*.tif", "b/*.tif"))
+    assert refusal(tmp_path, config) == f"{blank}: {NOTHING}"
+
+
+def test_dates_that_share_no_ground_are_refused(tmp_path: Path) -> None:
+    west, east = noise(), noise()
+    west[:, :, 32:] = 0
+    east[:, :, :32] = 0
+    first = raster(tmp_path / "a" / "1.tif", west)
+    raster(tmp_path / "b" / "1.tif", east)
+    config = GroundConfig("stack", files=("a/*.tif", "b/*.tif"))
+    assert refusal(tmp_path, config) == (
+        f"{first}: not one pixel is valid at all 2 dates of its stack; replace a date or leave it "
+        "out"
+    )
+
+
+def test_a_photo_of_a_lens_cap_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "photos" / "1.jpg"
+    path.parent.mkdir()
+    cv2.imwrite(str(path), np.full((60, 80, 3), 12, np.uint8))
+    assert refusal(tmp_path, PHOTOS) == (
+        f"{path}: all pixels have the colour (12, 12, 12); replace the file or take it out of "
+        "[[ground]]"
+    )
+
+
+def test_black_tiles_that_touch_no_others_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "town" / "19" / "5" / "7.png"
+    path.parent.mkdir(parents=True)
+    cv2.imwrite(str(path), np.zeros((256, 256, 3), np.uint8))
+    assert refusal(tmp_path, GroundConfig("xyz", files=("*",), zoom=19)) == (
+        f"{tmp_path / 'town'} 19/5/7, 1 x 1 tiles: all 65,536 pixels are nodata, NaN or black; "
+        "replace the file or take it out of [[ground]]"
+    )
 
 
 def test_a_corrupt_picture_is_named(tmp_path: Path) -> None:

@@ -331,3 +331,98 @@ def test_a_file_and_a_folder_cannot_be_joined(tmp_path: Path) -> None:
     assert str(done.exception) == (
         "--grounds a.grounds: cannot be joined with --data; give one of the two"
     )
+
+
+def invoke(*arguments: object) -> tuple[str, str]:
+    """Run s4g-train; return its error, if any, and what it told."""
+    done = CliRunner().invoke(cli, [str(a) for a in arguments])
+    return str(done.exception or ""), done.stderr
+
+
+@pytest.fixture
+def partial(tmp_path: Path) -> Path:
+    """A recipe whose second source is not in the data folder."""
+    path = tmp_path / "r.toml"
+    more = '[[ground]]\nkind = "rasters"\nfiles = ["ortho/*.tif"]\ncredit = "Nobody"\n'
+    path.write_text(RECIPE.replace('["*.png"]', '["*.png"]\ncredit = "Us"') + more)
+    return path
+
+
+def test_a_training_without_absent_sources_says_so_in_its_files(
+    tmp_path: Path, data: Path, partial: Path
+) -> None:
+    run = tmp_path / "run"
+    common = ["--recipe", partial, "--data", data, "--device", "cpu", "--out", run]
+    assert invoke(*common)[0] == (
+        f"--data {data}: holds no files for 1 of 2 [[ground]] entries: rasters of ortho/*.tif; "
+        "fetch them, or leave these entries out with --skip-missing"
+    )
+    assert not run.exists()
+    error, told = invoke(*common, "--skip-missing")
+    assert error == ""
+    assert told.startswith("left out: rasters of ortho/*.tif\n")
+    name = "r without rasters of ortho/*.tif"
+    kept = json.loads((run / "recipe.json").read_text())
+    assert kept["name"] == name
+    assert [g["files"] for g in kept["grounds"]] == [["*.png"]]
+    with safe_open(run / "encoder.safetensors", "np") as file:
+        spec = json.loads(file.metadata()["s4g_encoder_spec"])
+    assert spec["provenance"]["recipe"] == name
+    assert spec["provenance"]["credits"] == ["Us"]
+    longer = ["--skip-missing", "--resume", "--steps", 2]
+    assert invoke(*common, *longer)[0] == ""
+
+
+def test_nothing_left_to_train_on_is_refused(tmp_path: Path, partial: Path) -> None:
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    common = ["--recipe", partial, "--data", folder, "--out", tmp_path / "run", "--skip-missing"]
+    assert invoke(*common)[0] == (
+        "--skip-missing: nothing of recipe r is left without pictures of *.png; rasters of "
+        "ortho/*.tif; fetch the files and name their folder with --data"
+    )
+
+
+def test_a_folder_that_is_not_there_is_no_absent_source(tmp_path: Path, partial: Path) -> None:
+    gone = tmp_path / "gone"
+    common = ["--recipe", partial, "--data", gone, "--out", tmp_path / "run", "--skip-missing"]
+    assert invoke(*common)[0] == (
+        f"--data {gone}: no such folder; 2 of 2 [[ground]] entries need it: pictures of *.png; "
+        "rasters of ortho/*.tif; name the folder that holds the files"
+    )
+
+
+def test_absent_sources_of_prepared_imagery_cannot_be_left_out(
+    tmp_path: Path, partial: Path
+) -> None:
+    common = ["--recipe", partial, "--out", tmp_path / "run", "--grounds", "a.grounds"]
+    assert invoke(*common, "--skip-missing")[0] == (
+        "--skip-missing: --grounds a.grounds has no [[ground]] files to look for; leave the option "
+        "away"
+    )
+
+
+def test_preparing_names_all_sources_that_lack_files(
+    tmp_path: Path, data: Path, partial: Path
+) -> None:
+    out = tmp_path / "r.grounds"
+    assert invoke("prepare", "--recipe", partial, "--data", data, "--out", out)[0] == (
+        f"--data {data}: holds no files for 1 of 2 [[ground]] entries: rasters of ortho/*.tif; "
+        "fetch them, or prepare a recipe without these entries"
+    )
+
+
+def test_calibration_takes_prepared_imagery(tmp_path: Path, toy_checkpoint: Path) -> None:
+    (tmp_path / "data").mkdir()
+    image = np.random.default_rng(0).integers(1, 255, (160, 320, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "data" / "a.png"), image)
+    recipe = tmp_path / "r.toml"
+    text = RECIPE.replace("input_px = 32", "input_px = 64").replace("max_m = 25", "max_m = 60")
+    recipe.write_text(text + 'split = "west"\nsplit_value = 0.5\n')
+    prepared, out = tmp_path / "r.grounds", tmp_path / "new.safetensors"
+    made = ["prepare", "--recipe", recipe, "--data", tmp_path / "data", "--out", prepared]
+    assert invoke(*made)[0] == ""
+    common = ["calibrate", toy_checkpoint, "--recipe", recipe, "--out", out, "--device", "cpu"]
+    assert invoke(*common)[0].startswith("--data is missing; 1 of 1 [[ground]] entries need it: ")
+    assert invoke(*common, "--grounds", prepared) == ("", "2 grounds, 1 of them held out\n")
+    assert out.is_file()

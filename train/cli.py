@@ -44,6 +44,17 @@ _data_option = click.option(
     type=click.Path(path_type=Path),
     help="Folder with the imagery or data set; landscape recipes need none.",
 )
+_grounds_option = click.option(
+    "--grounds",
+    "prepared",
+    type=click.Path(path_type=Path),
+    help="The recipe's imagery as s4g-train prepare wrote it, in place of --data.",
+)
+_skip_option = click.option(
+    "--skip-missing",
+    is_flag=True,
+    help="Leave out [[ground]] entries whose files are absent, and record which.",
+)
 _device_option = click.option(
     "--device",
     type=click.Choice(DEVICES),
@@ -57,12 +68,8 @@ _device_option = click.option(
 @click.command(cls=MainCommand)
 @_recipe_option
 @_data_option
-@click.option(
-    "--grounds",
-    "prepared",
-    type=click.Path(path_type=Path),
-    help="The recipe's imagery as s4g-train prepare wrote it, in place of --data.",
-)
+@_grounds_option
+@_skip_option
 @click.option("--out", "run", type=click.Path(path_type=Path), required=True, help="Run folder.")
 @click.option(
     "--init",
@@ -99,6 +106,7 @@ def train(
     recipe_name: str,
     data: Path | None,
     prepared: Path | None,
+    skip_missing: bool,
     run: Path,
     resume: bool,
     workers: int,
@@ -121,10 +129,13 @@ def train(
     import torch
 
     from .distributed import join_world
-    from .opening import torch_device, with_overrides
+    from .opening import check_imagery_options, torch_device, with_overrides, without_missing
     from .recipe import load_recipe
 
     recipe = with_overrides(load_recipe(recipe_name, changes), **overrides)
+    check_imagery_options(recipe, data, prepared, skip_missing)
+    if skip_missing:
+        recipe = without_missing(recipe, data)
     _check_run(run, resume)
     if threads is not None:
         torch.set_num_threads(threads)
@@ -184,9 +195,6 @@ def _source(
     place: torch.device,
     world: World,
 ) -> BatchSource:
-    if prepared is not None and (data is not None or recipe.data is not None):
-        why = "--data" if data is not None else f"the [data] set of recipe {recipe.name}"
-        raise InputError(f"--grounds {prepared}: cannot be joined with {why}; give one of the two")
     if recipe.data is None:
         from .ground_source import GroundSource
         from .opening import open_grounds
@@ -212,6 +220,8 @@ cli.add_command(prepare)
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @_recipe_option
 @_data_option
+@_grounds_option
+@_skip_option
 @_device_option
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="New checkpoint.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing --out.")
@@ -220,6 +230,8 @@ def calibrate(
     checkpoint: Path,
     recipe_name: str,
     data: Path | None,
+    prepared: Path | None,
+    skip_missing: bool,
     device: str,
     out: Path,
     overwrite: bool,
@@ -232,7 +244,7 @@ def calibrate(
 
     from ..core.files import check_output
     from .checkpoint import save_checkpoint
-    from .opening import validate_on_grounds
+    from .opening import check_imagery_options, validate_on_grounds, without_missing
     from .recipe import load_recipe
 
     check_output(out, overwrite)
@@ -242,7 +254,10 @@ def calibrate(
             f"--recipe {recipe_name}: calibration needs [[ground]] imagery, half of whose views "
             "are searched where they are not; name a recipe with [[ground]]"
         )
-    encoder, spec, result = validate_on_grounds(checkpoint, recipe, data, device)
+    check_imagery_options(recipe, data, prepared, skip_missing)
+    if skip_missing:
+        recipe = without_missing(recipe, data)
+    encoder, spec, result = validate_on_grounds(checkpoint, recipe, data, device, prepared)
     provenance = {**spec.provenance, "validation": result.as_dict()}
     spec = dataclasses.replace(
         spec,

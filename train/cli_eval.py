@@ -38,6 +38,17 @@ _PART_OPTIONS = {
 @click.option("--recipe", "recipe_name", help="A shipped recipe's name, or a .toml file.")
 @click.option("--kind", type=click.Choice(DATA_KINDS), help="A data set, instead of a recipe.")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of the data set or imagery.")
+@click.option(
+    "--grounds",
+    "prepared",
+    type=click.Path(path_type=Path),
+    help="[[ground]] recipes: imagery as s4g-train prepare wrote it, in place of --data.",
+)
+@click.option(
+    "--skip-missing",
+    is_flag=True,
+    help="[[ground]] recipes: leave out entries whose files are absent.",
+)
 @click.option("--area", type=click.Choice(["same", "cross"]), help="VIGOR, GTA-UAV: which split.")
 @click.option("--height", "height_m", type=int, help="SUES-200: 150, 200, 250 or 300 metres.")
 @click.option("--photos", help="own: CSV or folder of photos, below --data.")
@@ -82,6 +93,8 @@ def evaluate(
     recipe_name: str | None,
     kind: str | None,
     data: Path | None,
+    prepared: Path | None,
+    skip_missing: bool,
     protocol: str,
     dims: str,
     out: Path | None,
@@ -107,8 +120,11 @@ def evaluate(
                 f"--recipe {recipe_name}: trains on [[ground]] imagery, for which there is no "
                 "--out, --dims or --protocol; leave them away"
             )
-        _evaluate_grounds(encoder, recipe, data, device, as_json)
+        _evaluate_grounds(encoder, recipe, data, prepared, skip_missing, device, as_json)
         return
+    if prepared is not None or skip_missing:
+        option = "--skip-missing" if prepared is None else f"--grounds {prepared}"
+        raise InputError(f"{option}: means nothing to a data set, only to [[ground]] imagery")
     assert config is not None, "a kind, or a recipe with a [data] table"
 
     from .datasets import open_dataset
@@ -222,11 +238,20 @@ def _score_all(
 
 
 def _evaluate_grounds(
-    checkpoint: Path, recipe: Recipe, data: Path | None, device: str, as_json: bool
+    checkpoint: Path,
+    recipe: Recipe,
+    data: Path | None,
+    prepared: Path | None,
+    skip_missing: bool,
+    device: str,
+    as_json: bool,
 ) -> None:
-    from .opening import validate_on_grounds
+    from .opening import check_imagery_options, validate_on_grounds, without_missing
 
-    result = validate_on_grounds(checkpoint, recipe, data, device)[2]
+    check_imagery_options(recipe, data, prepared, skip_missing)
+    if skip_missing:
+        recipe = without_missing(recipe, data)
+    result = validate_on_grounds(checkpoint, recipe, data, device, prepared)[2]
     if as_json:
         print(json.dumps(result.as_dict()))
         return

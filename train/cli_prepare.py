@@ -41,6 +41,7 @@ def prepare(
 
     Example: s4g-train prepare --recipe edge --data DATA --out edge.grounds
     """
+    from .grounds import check_sources
     from .grounds_file import LOSSLESS, write_grounds_file
     from .recipe import load_recipe
 
@@ -50,8 +51,7 @@ def prepare(
             f"--recipe {recipe_name}: has a [data] set, whose files are read as they are; only "
             "[[ground]] imagery is prepared"
         )
-    if not data.is_dir():
-        raise InputError(f"--data {data}: no such folder")
+    check_sources(recipe.grounds, data, "prepare a recipe without these entries")
     with progress("imagery", len(recipe.grounds), "sources") as tick:
         count, held_out = write_grounds_file(
             out,

@@ -46,9 +46,19 @@ def read_imagery(config: GroundConfig, data: Path | None) -> Iterator[Imagery]:
     """Read the files of a source below the data folder, one after the other.
 
     Raises:
-        InputError: a pattern matches nothing, files do not fit together, or cannot be read.
+        InputError: files do not fit together, cannot be read, or show nothing.
     """
     yield from _READERS[config.kind](config, data)
+
+
+def missing_files(config: GroundConfig, data: Path | None) -> list[str]:
+    """Return the patterns of a source that match nothing below the data folder.
+
+    Raises:
+        InputError: a pattern does not start at the data folder.
+    """
+    wanted = [pattern for pattern in (*config.files, config.positions) if pattern]
+    return [p for p in wanted if data is None or next(_glob(data, p), None) is None]
 
 
 def _split(
@@ -72,15 +82,33 @@ def _split(
 
 
 def _matches(config: GroundConfig, data: Path | None) -> list[list[Path]]:
-    if data is None:
-        raise InputError(f"--data is missing: the recipe needs {', '.join(config.files)}")
-    found = []
-    for pattern in config.files:
-        files = sorted(data.glob(pattern))
-        if not files:
-            raise InputError(f"--data {data}: nothing matches {pattern}, which the recipe needs")
-        found.append(files)
-    return found
+    assert data is not None, "check_sources refuses a recipe of files without a folder"
+    return [sorted(_glob(data, pattern)) for pattern in config.files]
+
+
+def _glob(data: Path, pattern: str) -> Iterator[Path]:
+    if Path(pattern).is_absolute():
+        raise InputError(
+            f"[[ground]] files {pattern}: is a path of its own; write it from the folder that "
+            "--data names"
+        )
+    return data.glob(pattern)
+
+
+def _refuse_blank(name: str | Path, image: Image, usable: npt.NDArray[np.bool_]) -> None:
+    """Refuse a picture from which nothing can be learnt."""
+    if not usable.any():
+        raise InputError(
+            f"{name}: all {usable.size:,} pixels are nodata, NaN or black; replace the file or "
+            "take it out of [[ground]]"
+        )
+    first = image[np.unravel_index(int(usable.argmax()), usable.shape)]
+    if not (image != first).any(axis=2)[usable].any():
+        colour = ", ".join(str(value) for value in first)
+        raise InputError(
+            f"{name}: all pixels have the colour ({colour}); replace the file or take it out of "
+            "[[ground]]"
+        )
 
 
 def _read_same_window(
@@ -98,7 +126,14 @@ def _read_same_window(
         image = ground.read(frame, window)
         ground.close()
         images.append(image.rgb)
-        valid &= image.valid & (image.rgb.max(axis=2) > 0)
+        usable = image.valid & (image.rgb.max(axis=2) > 0)
+        _refuse_blank(file, image.rgb, usable)
+        valid &= usable
+    if not valid.any():
+        raise InputError(
+            f"{files[0]}: not one pixel is valid at all {len(files)} dates of its stack; replace a "
+            "date or leave it out"
+        )
     return images, valid, gsd_m
 
 
@@ -123,7 +158,7 @@ def _pictures(config: GroundConfig, data: Path | None) -> Iterator[Imagery]:
     files = [file for group in _matches(config, data) for file in group]
     held: list[bool | None] | None = None
     if config.split == "apart":
-        assert data is not None, "_matches refuses a recipe of files without a folder"
+        assert data is not None, "check_sources refuses a recipe of files without a folder"
         places_m = read_positions(data / config.positions, files)
         height, width = read_rgb(files[0]).shape[:2]
         diagonal_m = config.gsd_m * math.hypot(height, width)
@@ -133,6 +168,7 @@ def _pictures(config: GroundConfig, data: Path | None) -> Iterator[Imagery]:
             continue
         image, gsd_m = _coarser(read_rgb(file), config)
         valid = image.max(axis=2) > 0
+        _refuse_blank(file, image, valid)
         if held is None:
             yield from _split(file.name, [image], valid, gsd_m, config, number)
         else:
@@ -184,6 +220,7 @@ def _xyz(config: GroundConfig, data: Path | None) -> Iterator[Imagery]:
                     valid[cut] = tile.max(axis=2) > 0
             gsd_m = mercator_gsd_m(_tile_lat_deg(y0 + top, config.zoom), config.zoom)
             name = f"{folder.name} {config.zoom}/{x0 + left}/{y0 + top}"
+            _refuse_blank(f"{folder.parent / name}, {columns} x {rows} tiles", mosaic, valid)
             yield from _split(name, [mosaic], valid, gsd_m, config, next(mosaics))
 
 

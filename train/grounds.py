@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from .ground_imagery import Image, Imagery, read_imagery
+from ..core.errors import InputError
+from .ground_imagery import Image, Imagery, missing_files, read_imagery
 from .ground_worlds import rendered, world_jobs
 from .grounds_file import read_grounds_file
 from .recipe import GroundConfig
@@ -89,11 +90,13 @@ def load_grounds(
         prepared: a grounds file, in place of the folder.
 
     Raises:
-        InputError: a pattern matches nothing, files do not fit together, or cannot be read; the
-            grounds file does not fit the recipe.
+        InputError: a source lacks files, files do not fit together, or cannot be read; the grounds
+            file does not fit the recipe.
         IntegrityError: the grounds file is damaged.
         S4GError: a process that rendered worlds was killed.
     """
+    if prepared is None:  # before worlds are made, which takes minutes
+        check_sources(configs, data, "leave these entries out with --skip-missing")
     grounds: list[Ground] = []
     jobs = [job for c in configs if c.kind == "landscape" for job in world_jobs(c)]
     with rendered(jobs) as worlds:
@@ -110,6 +113,65 @@ def load_grounds(
                 grounds.append(_ground(piece, config.weight, index))
                 tick(piece.name)
     return grounds
+
+
+def missing_sources(configs: Sequence[GroundConfig], data: Path | None) -> dict[int, str]:
+    """Return the sources that lack files: their index, and what they lack, for messages.
+
+    Raises:
+        InputError: there is no such folder, or a pattern does not start at it.
+    """
+    if data is not None and not data.is_dir():
+        raise InputError(
+            f"--data {data}: no such folder{_needed(configs)}; name the folder that holds the files"
+        )
+    found = {}
+    for index, config in enumerate(configs):
+        if gone := missing_files(config, data):
+            found[index] = _described(config.kind, gone)
+    return found
+
+
+def check_sources(configs: Sequence[GroundConfig], data: Path | None, or_else: str) -> None:
+    """Refuse sources that lack files, all of them in one line.
+
+    Args:
+        configs: the sources.
+        data: the folder of their files.
+        or_else: what can be done instead of fetching them.
+
+    Raises:
+        InputError: a source lacks files, or there is no such folder.
+    """
+    if not (missing := missing_sources(configs, data)):
+        return
+    if data is None:
+        raise InputError(
+            f"--data is missing{_needed(configs)}; name their folder, name prepared imagery with "
+            f"--grounds, or {or_else}"
+        )
+    raise InputError(
+        f"--data {data}: holds no files for {len(missing)} of {len(configs)} [[ground]] entries: "
+        f"{'; '.join(missing.values())}; fetch them, or {or_else}"
+    )
+
+
+def _needed(configs: Sequence[GroundConfig]) -> str:
+    needed = [_described(c.kind, list(c.files)) for c in configs if c.files]
+    if not needed:
+        return ""
+    count = f"{len(needed)} of {len(configs)}"
+    return f"; {count} [[ground]] entries need it: {'; '.join(needed)}"
+
+
+def _described(kind: str, files: Sequence[str]) -> str:
+    more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    return f"{kind} of {files[0]}{more}"
+
+
+def holds_out(config: GroundConfig) -> bool:
+    """Return whether any of the source's ground is kept from training."""
+    return config.val_worlds > 0 if config.kind == "landscape" else config.split != "train"
 
 
 def held_out_only(config: GroundConfig) -> GroundConfig:

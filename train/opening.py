@@ -54,23 +54,69 @@ def open_grounds(
             file does not fit the recipe.
         IntegrityError: the grounds file is damaged.
     """
-    from .grounds import held_out_only, load_grounds
+    from .grounds import held_out_only, holds_out, load_grounds
 
     configs = recipe.grounds
     if only_validation:
-        configs = tuple(map(held_out_only, configs))
-    if data is not None and not data.is_dir():
-        raise InputError(f"--data {data}: no such folder")
+        configs = tuple(held_out_only(c) for c in configs if holds_out(c))
     with progress("imagery", sum(max(1, c.worlds + c.val_worlds) for c in configs)) as tick:
         grounds = load_grounds(configs, data, lambda name: tick(1), prepared)
     say(f"{len(grounds)} grounds, {sum(g.validates for g in grounds)} of them held out")
     return [g for g in grounds if g.validates] if only_validation else grounds
 
 
+def check_imagery_options(
+    recipe: Recipe, data: Path | None, prepared: Path | None, skip_missing: bool
+) -> None:
+    """Refuse options of imagery that do not go together, or not with the recipe.
+
+    Raises:
+        InputError: they do not.
+    """
+    if prepared is not None and (data is not None or recipe.data is not None):
+        why = "--data" if data is not None else f"the [data] set of recipe {recipe.name}"
+        raise InputError(f"--grounds {prepared}: cannot be joined with {why}; give one of the two")
+    if skip_missing and (prepared is not None or recipe.data is not None):
+        why = f"--grounds {prepared}" if prepared is not None else f"recipe {recipe.name}"
+        raise InputError(
+            f"--skip-missing: {why} has no [[ground]] files to look for; leave the option away"
+        )
+
+
+def without_missing(recipe: Recipe, data: Path | None) -> Recipe:
+    """Return a recipe without the sources whose files are absent.
+
+    Its name says what is left out, in the run's `recipe.json` and in the checkpoint's provenance.
+
+    Raises:
+        InputError: there is no such folder, or nothing is left.
+    """
+    from .grounds import missing_sources
+
+    if not (missing := missing_sources(recipe.grounds, data)):
+        return recipe
+    what = "; ".join(missing.values())
+    kept = tuple(c for index, c in enumerate(recipe.grounds) if index not in missing)
+    if not kept:
+        raise InputError(
+            f"--skip-missing: nothing of recipe {recipe.name} is left without {what}; fetch the "
+            "files and name their folder with --data"
+        )
+    say(f"left out: {what}")
+    return dataclasses.replace(recipe, name=f"{recipe.name} without {what}", grounds=kept)
+
+
 def validate_on_grounds(
-    checkpoint: Path, recipe: Recipe, data: Path | None, device: str
+    checkpoint: Path, recipe: Recipe, data: Path | None, device: str, prepared: Path | None = None
 ) -> tuple[Encoder, EncoderSpec, GroundValidation]:
     """Validate a checkpoint on the held-out grounds of a recipe.
+
+    Args:
+        checkpoint: the encoder.
+        recipe: whose sources say what is held out.
+        data: the folder of their files.
+        device: where to compute.
+        prepared: a grounds file, in place of the folder.
 
     Raises:
         InputError: the checkpoint or the imagery cannot be used, or nothing is held out.
@@ -85,7 +131,8 @@ def validate_on_grounds(
             f"{checkpoint}: takes {spec.input_px} px, recipe {recipe.name} cuts "
             f"{recipe.model.input_px} px; evaluate with a recipe of the same input_px"
         )
-    regions = validation_regions(open_grounds(recipe, data, only_validation=True), recipe)
+    grounds = open_grounds(recipe, data, only_validation=True, prepared=prepared)
+    regions = validation_regions(grounds, recipe)
     if not regions:
         raise InputError(f"recipe {recipe.name}: holds out no place to validate on")
     result = validate(regions, lambda images: embed(encoder, images, spec.mean, spec.std))

@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 SOURCE_FOLDERS = ("core", "train", "export", "tilepacks", "runtime")
+RECIPES = ROOT / "train" / "recipes"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
 
 
@@ -56,6 +57,8 @@ def complaints(line: str) -> list[str]:
     words = shlex.split(line.split(" #")[0].split(" | ")[0].split(" > ")[0])
     words = [word for word in words if not re.fullmatch(r"[A-Z_]+=.*", word)]
     words = [Path(words[0]).name, *words[1:]] if words else []
+    if words[:1] == ["python"]:
+        return missing_in_script(ROOT / words[1], words[2:])
     if not words or not (words[0].startswith("s4g-") or words[0] == "make"):
         return []
     if words[0] == "make":
@@ -65,8 +68,23 @@ def complaints(line: str) -> list[str]:
     if name not in COMMANDS:
         return [name]
     known = options_of(COMMANDS[name])
-    given = [word.split("=")[0] for word in words[1:] if re.match(r"--?[a-z]", word)]
-    return [f"{name} {option}" for option in given if option not in known]
+    wrong = [f"{name} {option}" for option in options_in(words) if option not in known]
+    if "--recipe" in words[:-1]:
+        recipe = words[words.index("--recipe") + 1]
+        if not (recipe.endswith(".toml") or (RECIPES / f"{recipe}.toml").is_file()):
+            wrong.append(f"--recipe {recipe}")
+    return wrong
+
+
+def options_in(words: list[str]) -> list[str]:
+    return [word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)]
+
+
+def missing_in_script(script: Path, words: list[str]) -> list[str]:
+    if not script.is_file():
+        return [f"python {page_id(script)}"]
+    text = script.read_text(encoding="utf-8")
+    return [f"python {page_id(script)} {o}" for o in options_in(words) if o not in text]
 
 
 def make_targets() -> set[str]:
@@ -109,11 +127,37 @@ def test_command_lines_in_the_documentation_name_real_commands_and_options(path:
         ("s4g-run --camera x --pakc y", ["s4g-run --pakc"]),
         ("s4g-pack info region.s4gpack", []),
         ("s4g-run --camera 'a b' --pack y > fixes.jsonl  # live", []),
+        ("s4g-train --recipe edgy --out x", ["--recipe edgy"]),
+        ("s4g-train --recipe sample4geo/cvusa --data D --out x", []),
+        ("python benchmarks/brighten.py", ["python benchmarks/brighten.py"]),
+        ("python benchmarks/naip.py --wheels 3", ["python benchmarks/naip.py --wheels"]),
+        ("python benchmarks/naip.py --levels 640", []),
         ("git clone --depth 1 x", []),
     ],
 )
 def test_the_check_of_command_lines_itself_sees_mistakes(line: str, wrong: list[str]) -> None:
     assert complaints(line) == wrong
+
+
+TOML_BLOCKS = [
+    pytest.param(block, id=f"{page_id(path)}:{number}")
+    for path in PAGES
+    for number, block in enumerate(
+        re.findall(r"^```toml\n(.*?)^```", path.read_text(encoding="utf-8"), re.M | re.S)
+    )
+]
+
+
+@pytest.mark.parametrize("block", TOML_BLOCKS)
+def test_recipes_in_the_documentation_are_read_by_the_loader(block: str, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="recipes need torch (the train extra)")
+    from s4g.train.recipe import load_recipe
+
+    if "[[ground]]" not in block and "[data]" not in block:  # a table alone
+        block += '[[ground]]\nkind = "landscape"\nworlds = 1\n'
+    path = tmp_path / "documented.toml"
+    path.write_text(block, encoding="utf-8")
+    load_recipe(str(path))
 
 
 def test_the_first_screen_of_the_readme_shows_the_two_commands_and_the_four() -> None:

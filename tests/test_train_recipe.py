@@ -24,6 +24,38 @@ def test_every_shipped_recipe_loads_and_says_how_to_run_it(name: str) -> None:
     assert f"s4g-train --recipe {name}" in recipe.description
 
 
+@pytest.mark.parametrize("name", [n for n in shipped_recipes() if load_recipe(n).model.pretrained])
+def test_pretrained_weights_that_a_shipped_recipe_names_are_published_by_timm(name: str) -> None:
+    from s4g.train.model import MEAN, STD
+    from s4g.train.timm_compat import import_timm
+
+    backbone = load_recipe(name).model.backbone
+    assert "." in backbone  # without a tag timm may change which weights are meant
+    weights = import_timm().get_pretrained_cfg(backbone)
+    assert weights.hf_hub_id
+    assert (weights.mean, weights.std) == (MEAN, STD)
+
+
+def test_the_pretrained_edge_encoder_is_of_the_edge_encoders_shape(tmp_path: Path) -> None:
+    import dataclasses
+
+    import torch
+    from safetensors.torch import save_file
+
+    from s4g.train.model import Encoder
+
+    model = load_recipe("edge-pretrained").model
+    like = Encoder(load_recipe("edge").model)
+    path = tmp_path / "resnet18.safetensors"  # as the hub's file, less the classes' layer
+    save_file(like.backbone.state_dict(), path)
+    model = dataclasses.replace(model, pretrained=False, pretrained_file=str(path))
+    encoder = Encoder(model)
+    kernel = "conv1.weight"
+    assert torch.equal(encoder.backbone.state_dict()[kernel], like.backbone.state_dict()[kernel])
+    shapes = [{k: v.shape for k, v in e.state_dict().items()} for e in (encoder, like)]
+    assert shapes[0] == shapes[1]
+
+
 def test_an_unknown_recipe_names_those_that_are_shipped() -> None:
     with pytest.raises(InputError) as error:
         load_recipe("edgy")

@@ -11,6 +11,11 @@ Example:
     s4g-train prepare --recipe edge --data DATA --out edge.grounds
     python benchmarks/train_variants.py benchmarks/train_variants.toml --grounds edge.grounds \\
         --out RUNS
+
+\b
+On a CPU, a smaller network on smaller pictures:
+    python benchmarks/train_variants.py benchmarks/train_variants.toml --data DATA --out RUNS \\
+        --set model.backbone=resnet10t --set model.input_px=64 --set optim.batch_pairs=128
 """
 
 from __future__ import annotations
@@ -57,6 +62,7 @@ RESULT = "result.json"
 @click.option("--data", type=click.Path(path_type=Path), envvar="S4G_DATA", help="Imagery.")
 @click.option("--grounds", "prepared", type=click.Path(path_type=Path), help="A grounds file.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the runs.")
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="To all variants.")
 @click.option("--only", multiple=True, metavar="NAME", help="Of these; repeatable.")
 @click.option("--device", default="auto", show_default=True, help="Where to train.")
 @click.option("--workers", default=4, show_default=True, help="Threads that plan batches.")
@@ -66,6 +72,7 @@ def cli(
     data: Path | None,
     prepared: Path | None,
     out: Path,
+    changes: tuple[str, ...],
     only: tuple[str, ...],
     device: str,
     workers: int,
@@ -74,10 +81,11 @@ def cli(
     """Train what is not trained yet and print the table."""
     until = time.monotonic() + 60 * minutes
     plan = tomllib.loads(variants.read_text())
+    plan["set"] = (*plan.get("set", ()), *changes)
     chosen = [v for v in plan["variant"] if not only or v["name"] in only]
     if not chosen:
         raise InputError(f"--only {', '.join(only)}: {variants} names no such variant")
-    recipe = load_recipe(plan["recipe"], tuple(plan.get("set", ())))
+    recipe = load_recipe(plan["recipe"], plan["set"])
     place = torch.device(torch_device(device))
     grounds = open_grounds(recipe, None if prepared else data, prepared=prepared)
     views = Views(recipe, grounds, place)
@@ -139,7 +147,7 @@ def train(
 ) -> None:
     """Train one variant and write its result, unless it is cut off."""
     changes = [text.replace("{out}", str(run.parent)) for text in variant.get("set", [])]
-    recipe = load_recipe(plan["recipe"], (*plan.get("set", ()), *changes))
+    recipe = load_recipe(plan["recipe"], (*plan["set"], *changes))
     resuming = (run / STATE_NAME).is_file()
     run.mkdir(parents=True, exist_ok=True)
     source = views.source(recipe, variant.get("sources"), workers)

@@ -73,17 +73,17 @@ def run(variants: Path, *options: str) -> str:
 def test_each_variant_is_trained_judged_on_the_same_views_and_not_trained_again(
     variants: Path,
 ) -> None:
-    table = run(variants).splitlines()
+    table = run(variants, "--set", "optim.batch_pairs=6").splitlines()
     assert [line.split(" | ")[0].strip("| ") for line in table] == [
         "variant", "---", "whole", "no errors of view", "first source",
     ]  # fmt: skip
     runs = variants.parent / "runs"
     result = json.loads((runs / "whole" / "result.json").read_text())
-    assert (result["pairs"], result["input_px"]) == (16, 64)
+    assert (result["pairs"], result["input_px"]) == (12, 64)
     assert set(result["recall_at_1"]) == {"all", "0"}
     checkpoint = runs / "whole" / "encoder.safetensors"
     before = checkpoint.stat().st_mtime_ns
-    assert run(variants).splitlines() == table
+    assert run(variants).splitlines() == table  # not with the 8 pairs a batch of the recipe
     assert checkpoint.stat().st_mtime_ns == before
 
 

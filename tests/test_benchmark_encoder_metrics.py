@@ -204,3 +204,103 @@ def test_tables_of_an_earlier_run_leave_out_what_it_lacks() -> None:
     text = report(results, {"toy": {"about": "", "seen": False}}, {"mine": ""})
     title = "### AUC, right against wrong answers: by probability"
     assert "| toy | - |" in text.partition(title)[2].partition("###")[0]
+
+
+def frames(**changes: Any) -> Any:
+    """Four frames, one of them refused, and two foreign ones."""
+    from metrics import Flown
+
+    values = {
+        "off": np.array([0.5, 0.6, 1.5, np.inf]),
+        "mass": np.array([0.9, 0.8, 0.7, 0.0]),
+        "issued": np.array([True, True, True, False]),
+        "cluster": np.array([3, 3, 5, 5]),
+        "foreign_issued": np.array([False, True]),
+        "foreign_cluster": np.array([0, 10_000]),
+    }
+    return Flown(**(values | changes))
+
+
+def test_a_frame_is_right_within_half_a_footprint_and_its_fix_false_beyond_a_whole_one() -> None:
+    from metrics import frame_figures
+
+    values = {key: figure["value"] for key, figure in frame_figures(frames()).items()}
+    assert values == {
+        "right": 0.25,
+        "auc_right": None,  # one right, two wrong: too few
+        "issued": 0.75,
+        "false": pytest.approx(1 / 3),
+        "foreign_issued": 0.5,
+        "refused": 0.25,
+    }
+
+
+def test_refused_frames_do_not_help_to_tell_right_from_wrong() -> None:
+    from metrics import frame_figures
+
+    of = frames(
+        off=np.array([0.1] * 5 + [2.0] * 5 + [np.inf] * 20),
+        mass=np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.95, 0.55, 0.1, 0.1, 0.1] + [0.0] * 20),
+        issued=np.zeros(30, np.bool_),
+        cluster=np.arange(30),
+    )
+    values = frame_figures(of)
+    # All right ones lie below 0.95, one below 0.55.
+    assert values["auc_right"]["value"] == pytest.approx(19 / 25)
+    assert values["right"]["value"] == pytest.approx(5 / 30)
+
+
+def test_where_no_fix_is_issued_none_is_false() -> None:
+    from metrics import frame_figures
+
+    of = frames(
+        issued=np.zeros(4, np.bool_),
+        foreign_issued=np.zeros(0, np.bool_),
+        foreign_cluster=np.zeros(0, np.int64),
+    )
+    none = {"value": None, "low": None, "high": None}
+    assert frame_figures(of)["false"] == none
+    assert frame_figures(of)["foreign_issued"] == none
+    assert frame_figures(of)["issued"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+
+
+def test_intervals_of_frames_are_of_clusters() -> None:
+    from metrics import frame_figures
+
+    # Two clusters: one all right, one all wrong. Redrawn, either may count alone.
+    of = frames(off=np.array([0.1, 0.1, 0.9, 0.9]))
+    assert frame_figures(of)["right"] == {"value": 0.5, "low": 0.0, "high": 1.0}
+
+
+def test_frames_of_regions_are_joined_without_joining_their_clusters() -> None:
+    from metrics import joined_flown
+
+    both = joined_flown([frames(), frames(off=np.zeros(4))])
+    assert both.cluster.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert both.foreign_cluster.tolist() == [0, 1, 2, 3]
+    assert both.off.tolist() == [0.5, 0.6, 1.5, np.inf, 0, 0, 0, 0]
+    assert both.mass.tolist() == [0.9, 0.8, 0.7, 0.0] * 2
+    assert both.issued.tolist() == [True, True, True, False] * 2
+    assert both.foreign_issued.tolist() == [False, True] * 2
+
+
+def test_each_encoder_has_a_table_of_whole_frames_and_others_none() -> None:
+    from metrics import figures, frame_figures
+    from tables import report
+
+    result = {"queries": 4, "clusters": 2, "foreign": 2, "tiles": 3, "figures": figures(answers())}
+    flown = {"count": 4, "clusters": 2, "foreign": 2, "figures": frame_figures(frames())}
+    of = {"mine": {**result, "frames": flown}, "HOG": result}
+    about = {name: {"about": "", "seen": name == "old"} for name in ("toy", "old", "still")}
+    text = report({"toy": of, "old": of, "still": {"mine": result}}, about, {"mine": "", "HOG": ""})
+    assert text.count("### Whole frame, as flown") == 1
+    assert text.partition("### Whole frame, as flown: mine\n")[2].splitlines()[3:] == [
+        "| condition | frames (clusters), foreign | right, % | AUC, right against wrong | "
+        "with a fix, % | fixes over a footprint off, % | foreign frames with a fix, % | "
+        "refused unmatched, % |",
+        "|---|---|---|---|---|---|---|---|",
+        "| toy | 4 (2), 2 | 25.0 [0.0, 50.0] | - | 75.0 [50.0, 100.0] | 33.3 [0.0, 100.0] | "
+        "50.0 [0.0, 100.0] | 25.0 [0.0, 50.0] |",
+        "| old (trained ground) | 4 (2), 2 | 25.0 [0.0, 50.0] | - | 75.0 [50.0, 100.0] | "
+        "33.3 [0.0, 100.0] | 50.0 [0.0, 100.0] | 25.0 [0.0, 50.0] |",
+    ]

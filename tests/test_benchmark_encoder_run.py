@@ -41,8 +41,9 @@ def picture(seed: int, side_px: int = 320) -> npt.NDArray[np.uint8]:
 def toy_region(size_px: int, seed: int) -> Any:
     """A map of 100 x 100 m, and six queries that are tiles moved by a metre."""
     from condition import Region
-    from scene import scene_of
+    from scene import agl_for, scene_of, shots
 
+    from s4g.core.camera import Attitude
     from s4g.core.geo import LocalFrame
     from s4g.core.ground import ArrayGround
 
@@ -54,7 +55,11 @@ def toy_region(size_px: int, seed: int) -> Any:
     rows = np.array([0, 8, 17, 24, 33, 47])
     center_m = gallery.center_m[rows] + [1.0, -1.0]
     queries = np.stack([scene.tile(*place, FOOTPRINT_M, size_px) for place in center_m])
-    return Region(gallery, queries[:, None], center_m, np.arange(6) // 2)
+    pose = Attitude(0.0, 0.0, 0.0, agl_for(FOOTPRINT_M))
+    frames = [scene.frame(pose, (float(east), float(north))) for east, north in center_m]
+    cluster = np.arange(6) // 2
+    flown = shots(frames, [pose] * 6, FOOTPRINT_M, center_m, cluster)
+    return Region(gallery, queries[:, None], center_m, cluster, flown)
 
 
 def toy_condition(size_px: int, name: str = "toy") -> Any:
@@ -177,6 +182,9 @@ def test_the_command_prints_tables_and_writes_figures(
     assert of["figures"]["auc_foreign_claimed"]["value"] is not None
     parts = of["calibration"]["reliability_with_foreign"]
     assert sum(part["count"] for part in parts) == of["queries"] + of["foreign"]
+    assert (of["frames"]["count"], of["frames"]["foreign"]) == (12, 12)
+    assert of["frames"]["figures"]["issued"]["value"] is not None
+    assert "### Whole frame, as flown: mine\n" in result.stdout
     assert value["methods"]["mine"].startswith("toy.onnx, SHA-256 ")
     assert read_rgb(sheets / "toy_mine.png").shape == (12 * 194, 3 * 164, 3)
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from s4g.core.camera import Attitude, Camera
+
 Images = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 
@@ -37,6 +39,27 @@ class Gallery:
 
 
 @dataclass(frozen=True, eq=False)
+class Shot:
+    """A whole frame, as the runtime gets it.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        camera: its intrinsics.
+        reported: attitude and height by telemetry.
+        footprint_m: side of the tiles that it is flown for.
+        center_m: (2,) east, north of the ground in its middle.
+        cluster: see `Region`.
+    """
+
+    image: Images
+    camera: Camera
+    reported: Attitude
+    footprint_m: float
+    center_m: Floats
+    cluster: int
+
+
+@dataclass(frozen=True, eq=False)
 class Region:
     """A gallery and the queries that show its ground.
 
@@ -45,12 +68,14 @@ class Region:
         queries: (Q, V, S, S, 3) uint8: V views of each, the best of which counts.
         center_m: (Q, 2) east, north of the ground in the middle of each.
         cluster: (Q,) int64: queries of one number share ground or a photo.
+        shots: whole frames of the same flight; none where telemetry lacks a heading.
     """
 
     gallery: Gallery
     queries: Images
     center_m: Floats
     cluster: npt.NDArray[np.int64]
+    shots: tuple[Shot, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,11 +103,13 @@ class Setting:
         data: folder of the imagery's folders.
         size_px: side of tiles and queries.
         queries: about how many a condition gets.
+        shots: about how many of its frames are flown.
     """
 
     data: Path
     size_px: int
     queries: int
+    shots: int = 0
 
 
 @dataclass(frozen=True)

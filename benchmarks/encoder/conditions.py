@@ -33,5 +33,5 @@ def foreign_pool(setting: Setting) -> list[Foreign]:
         for condition in group.make(few, _POOL):
             for region in condition.regions:
                 source = region.gallery.source
-                pool[source] = Foreign(source, region.queries, region.cluster)
+                pool[source] = Foreign(source, region.queries, region.cluster, region.shots)
     return list(pool.values())

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from condition import Condition, Gallery, Group, Region, Setting, cells
-from scene import agl_for, draw_places, foot_below, normalised, read_scene
+from scene import agl_for, draw_places, foot_below, normalised, read_scene, shots
 from telemetry import draw_attitude, usual_errors
 
 from s4g.core.sources import open_ground
@@ -45,7 +45,7 @@ def _other_year(setting: Setting, name: str, rng: np.random.Generator) -> Condit
     places = draw_places(
         held, (cut_m, south_m, east_m, north_m), footprint_m, count, rng, reach=1.0
     )
-    queries = []
+    queries, frames, attitudes = [], [], []
     for file in files.values():
         scene = read_scene(file, NAIP, origin)
         for east, north in places:
@@ -54,12 +54,16 @@ def _other_year(setting: Setting, name: str, rng: np.random.Generator) -> Condit
             frame = scene.frame(true, foot_below(true, place))
             reported = usual_errors(true, rng)
             queries.append(normalised(frame, reported, footprint_m, size_px))
+            frames.append(frame)
+            attitudes.append(reported)
     center_m = np.tile(np.array(places), (len(files), 1))
+    cluster = cells(center_m, footprint_m)
     region = Region(
         held.gallery(footprint_m, size_px),
         np.stack(queries)[:, None],
         center_m,
-        cells(center_m, footprint_m),
+        cluster,
+        shots(frames, attitudes, footprint_m, center_m, cluster),
     )
     years = ", ".join(map(str, NAIP_YEARS))
     about = f"North Dakota, map {NAIP_MAP_YEAR}, eastern half in {years}"
@@ -78,11 +82,12 @@ def _seasons(setting: Setting, names: tuple[str, ...]) -> Iterator[Condition]:
         return
     rng = np.random.default_rng((_SEED, 10))
     folder, size_px = setting.data / NEON, setting.size_px
-    maps, frames = (sorted((folder / year).glob("*.tif")) for year in ("2017", "2018"))
+    maps, later_maps = (sorted((folder / year).glob("*.tif")) for year in ("2017", "2018"))
     origin = _middle(str(maps[0]))
     tiles, centers, queries, truths, plots = [], [], [], [], []
+    frames, attitudes = [], []
     held = range(NEON_EVERY - 1, len(maps), NEON_EVERY)
-    for number, (before, after) in enumerate(zip(maps, frames, strict=True)):
+    for number, (before, after) in enumerate(zip(maps, later_maps, strict=True)):
         scene = read_scene(before, NEON, origin, NEON_GSD_M)
         of_plot, where = scene.tiles(NEON_FOOTPRINT_M, size_px)
         tiles.append(of_plot)
@@ -96,6 +101,8 @@ def _seasons(setting: Setting, names: tuple[str, ...]) -> Iterator[Condition]:
             frame = later.frame(true, foot_below(true, place))
             reported = usual_errors(true, rng)
             queries.append(normalised(frame, reported, NEON_FOOTPRINT_M, size_px))
+            frames.append(frame)
+            attitudes.append(reported)
             truths.append(np.add(place, later.offset_m))
             plots.append(number)
     gallery = Gallery(
@@ -105,7 +112,9 @@ def _seasons(setting: Setting, names: tuple[str, ...]) -> Iterator[Condition]:
         np.concatenate(tiles),
         np.concatenate(centers),
     )
-    region = Region(gallery, np.stack(queries)[:, None], np.array(truths), np.array(plots))
+    center_m, cluster = np.array(truths), np.array(plots)
+    flown = shots(frames, attitudes, NEON_FOOTPRINT_M, center_m, cluster)
+    region = Region(gallery, np.stack(queries)[:, None], center_m, cluster, flown)
     about = f"SJER, map 2017 of {len(maps)} plots, {len(held)} held-out plots in 2018"
     yield Condition(NEON_NAME, about, (region,))
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from calibration import calibration_error, claims, reliability
-from condition import Condition, Floats, Gallery, Images, Region
+from condition import Condition, Floats, Gallery, Images, Region, Shot
 from methods import Method
 from metrics import Found, figures, found, joined
 
@@ -18,11 +18,19 @@ _LEAST = 2  # queries of each part, for a method with a budget
 
 @dataclass(frozen=True, eq=False)
 class Foreign:
-    """Queries of one source, for galleries of all others: (Q, V, S, S, 3) and clusters (Q,)."""
+    """Queries and frames of one source, for all others' maps.
+
+    Attributes:
+        source: see `Gallery`.
+        queries: (Q, V, S, S, 3).
+        cluster: (Q,).
+        shots: whole frames.
+    """
 
     source: str
     queries: Images
     cluster: npt.NDArray[np.int64]
+    shots: tuple[Shot, ...] = ()
 
 
 @dataclass(eq=False)

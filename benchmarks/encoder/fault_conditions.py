@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from condition import Condition, Gallery, Group, Images, Region, Setting, cells
 from faults import FAULTS, Fault
-from scene import Scene, agl_for, draw_places, foot_below, normalised, read_scene
+from scene import Scene, agl_for, draw_places, foot_below, normalised, read_scene, shots
 from telemetry import draw_attitude
 from world_conditions import FAULT_WORLDS, world_scene
 
@@ -84,22 +84,25 @@ def _flight(
 def _region(setting: Setting, number: int, fault: Fault) -> Region:
     site, count = SITES[number], max(4, setting.queries // len(SITES))
     places, poses, frames = _flight(setting.data, number, count)
-    queries = []
+    queries, spoilt, told = [], [], []
     for i, (pose, frame) in enumerate(zip(poses, frames, strict=True)):
         rng = np.random.default_rng((_SEED, number, i))
         seen = fault.change(frame, frames, rng)
+        views = fault.report(pose, rng)
         queries.append(
-            [
-                normalised(seen, reported, site.footprint_m, setting.size_px)
-                for reported in fault.report(pose, rng)
-            ]
+            [normalised(seen, view, site.footprint_m, setting.size_px) for view in views]
         )
+        if len(views) == 1:  # without a heading nothing flies
+            spoilt.append(seen)
+            told.append(views[0])
     center_m = np.array(places)
+    cluster = cells(center_m, site.footprint_m)
     return Region(
         _gallery(setting.data, number, setting.size_px),
         np.array(queries),
         center_m,
-        cells(center_m, site.footprint_m),
+        cluster,
+        shots(spoilt, told, site.footprint_m, center_m, cluster) if told else (),
     )
 
 

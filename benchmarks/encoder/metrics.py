@@ -48,6 +48,28 @@ class Found:
     foreign_claimed: Floats
 
 
+@dataclass(frozen=True, eq=False)
+class Flown:
+    """What the runtime made of the F frames of one or several regions.
+
+    Attributes:
+        off: (F,) footprints from the ground located in the frame's middle to the truth, infinite
+            where the runtime refuses the frame.
+        mass: (F,) probability of the position, 0 where it refuses.
+        issued: (F,) bool: it issues a fix.
+        cluster: (F,) int64.
+        foreign_issued: (G,) bool: the same of frames of foreign ground.
+        foreign_cluster: (G,) int64.
+    """
+
+    off: Floats
+    mass: Floats
+    issued: npt.NDArray[np.bool_]
+    cluster: npt.NDArray[np.int64]
+    foreign_issued: npt.NDArray[np.bool_]
+    foreign_cluster: npt.NDArray[np.int64]
+
+
 def found(
     scores: Floats,
     distance_m: Floats,
@@ -105,6 +127,18 @@ def joined(parts: list[Found]) -> Found:
     )
 
 
+def joined_flown(parts: list[Flown]) -> Flown:
+    """Return the frames of several regions together; no cluster spans two."""
+    return Flown(
+        np.concatenate([part.off for part in parts]),
+        np.concatenate([part.mass for part in parts]),
+        np.concatenate([part.issued for part in parts]),
+        _numbered([part.cluster for part in parts]),
+        np.concatenate([part.foreign_issued for part in parts]),
+        _numbered([part.foreign_cluster for part in parts]),
+    )
+
+
 def _numbered(parts: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
     start, out = 0, []
     for part in parts:
@@ -144,6 +178,26 @@ def figures(answers: Found, seed: int = _SEED) -> dict[str, Figure]:
     }
 
 
+def frame_figures(flown: Flown, seed: int = _SEED) -> dict[str, Figure]:
+    """Return the figures of whole frames, as `figures` does.
+
+    Refused frames count as not found, but tell nothing of how right and wrong are told apart.
+    """
+    rng = np.random.default_rng(seed)
+    weight = _weights(flown.cluster, rng)
+    foreign_weight = _weights(flown.foreign_cluster, rng)
+    right, matched = flown.off <= HIT_FOOTPRINTS, np.isfinite(flown.off)
+    false = flown.off[flown.issued] > _APART_FOOTPRINTS
+    return {
+        "right": _figure(_mean(right, weight)),
+        "auc_right": _figure(_auc(flown.mass[matched], right[matched], weight[:, matched])),
+        "issued": _figure(_mean(flown.issued, weight)),
+        "false": _figure(_mean(false, weight[:, flown.issued])),
+        "foreign_issued": _figure(_mean(flown.foreign_issued, foreign_weight)),
+        "refused": _figure(_mean(~matched, weight)),
+    }
+
+
 def _weights(cluster: npt.NDArray[np.int64], rng: np.random.Generator) -> Floats:
     """Return how often each query counts: once in the first row, then as clusters are redrawn."""
     if not len(cluster):
@@ -168,7 +222,8 @@ def _figure(values: Floats) -> Figure:
 
 
 def _mean(values: npt.NDArray[np.bool_], weight: Floats) -> Floats:
-    return np.asarray(weight @ values / weight.sum(axis=1), np.float64)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(weight @ values / weight.sum(axis=1), np.float64)
 
 
 def _median(values: Floats, weight: Floats) -> Floats:
@@ -185,6 +240,9 @@ def _auc(scores: Floats, positive: npt.NDArray[np.bool_], weight: Floats) -> Flo
 
     NaN with too few of either, and where a score is NaN.
     """
+    few = min(int(positive.sum()), int((~positive).sum())) < _LEAST
+    if few or np.isnan(scores).any():
+        return np.full(len(weight), np.nan)
     order = np.argsort(scores, kind="stable")
     values, up, w = scores[order], positive[order], weight[:, order]
     plus, minus = np.where(up, w, 0), np.where(up, 0, w)
@@ -197,8 +255,5 @@ def _auc(scores: Floats, positive: npt.NDArray[np.bool_], weight: Floats) -> Flo
     through = below[:, last] + minus[:, last]
     wins = (plus * (before + through) / 2).sum(axis=1)
     pairs = plus.sum(axis=1) * minus.sum(axis=1)
-    few = min(int(positive.sum()), int((~positive).sum())) < _LEAST
-    if few or np.isnan(scores).any():
-        return np.full(len(weight), np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(np.where(pairs > 0, wins / pairs, np.nan), np.float64)

@@ -19,10 +19,11 @@ from condition import (
     Images,
     Region,
     Setting,
+    Shot,
 )
 from flight_block import GARFIELD, SENECA, Flight, Photo, placed
 from infrared import infrared
-from photo_cut import cut, draw_pixels, map_of, metres
+from photo_cut import cut, draw_pixels, map_of, metres, middle_m
 from photo_poses import read_poses
 from registration import features, matches, project
 from scene import Scene, read_scene, scene_of
@@ -95,11 +96,25 @@ def _region(
             )
             truths.append(truth)
             cluster.append(number)
-    return Region(gallery, np.stack(queries)[:, None], np.array(truths), np.array(cluster))
+    shots = _shots(gallery, photos, report, seed, of_scene)
+    return Region(gallery, np.stack(queries)[:, None], np.array(truths), np.array(cluster), shots)
+
+
+def _shots(
+    gallery: Gallery, photos: list[Photo], report: Report, seed: int, of_scene: Scene | None
+) -> tuple[Shot, ...]:
+    """Return the photos, whole, whose middle the map holds."""
+    shots = []
+    for number, photo in enumerate(photos):
+        told = report(photo, np.random.default_rng((_SEED, seed, number, 1)))
+        truth = middle_m(photo)
+        if _is_mapped(gallery, of_scene, truth):
+            shots.append(Shot(photo.image, photo.camera, told, gallery.footprint_m, truth, number))
+    return tuple(shots)
 
 
 def _is_mapped(gallery: Gallery, scene: Scene | None, truth: Floats) -> bool:
-    """Tell whether the map holds the ground of a query."""
+    """Tell whether the map holds the ground around a place."""
     if scene is not None:
         share = scene.valid_share(float(truth[0]), float(truth[1]), gallery.footprint_m)
         if share < VALID_SHARE:

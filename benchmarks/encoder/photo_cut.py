@@ -54,7 +54,7 @@ def map_of(
     photos: list[Photo], name: str, source: str, footprint_m: float, size_px: int
 ) -> Gallery:
     """Return all tiles that a photo shows whole, each from where it is most central."""
-    middles = np.array([_look_m(photo) + photo.foot_m for photo in photos])
+    middles = np.array([middle_m(photo) for photo in photos])
     reach_m = max(
         photo.true.agl_m
         * np.hypot(photo.camera.width_px, photo.camera.height_px)
@@ -109,5 +109,6 @@ def metres(photo: Photo, attitude: Attitude, pixel: Floats) -> Floats:
     return np.asarray(ground[0], np.float64)
 
 
-def _look_m(photo: Photo) -> Floats:
-    return np.array(look_point_m(photo.camera, photo.true))
+def middle_m(photo: Photo) -> Floats:
+    """Return east, north (2,) of the ground in the middle of a photo."""
+    return np.asarray(photo.foot_m + look_point_m(photo.camera, photo.true), np.float64)

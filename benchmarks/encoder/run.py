@@ -1,6 +1,7 @@
 """Judge encoders by one condition at a time, on ground that they have never seen.
 
-Queries are searched among all tiles of their region; places are split, never pictures. Beside the
+Queries are searched among all tiles of their region; places are split, never pictures. Then the
+frames that they come from are located whole, several patches each, as `s4g-run` does. Beside the
 encoders stand random weights, SIFT with RANSAC, phase correlation, normalised cross-correlation
 and HOG. Conditions whose imagery is absent are left out and named.
 
@@ -18,6 +19,7 @@ The encoder first shipped, to compare with (blob 5124590e, model id 173a2dbe...)
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from dataclasses import dataclass
@@ -30,6 +32,7 @@ from condition import Condition, Group, Setting
 from conditions import GROUPS, NAMES, foreign_pool
 from evaluate import Foreign, Kept, answer, summary
 from failures import write_sheet
+from flown import fly
 from methods import BASELINE_PX, Method, encoder_method, hog_method, random_weights
 from pairwise import pairwise_methods
 from tables import Results, report
@@ -39,6 +42,7 @@ from s4g.core.errors import InputError
 from s4g.core.files import write_bytes
 
 QUERIES, QUICK_QUERIES = 300, 100
+SHOTS, QUICK_SHOTS = 300, 50
 _DEFAULT_DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
 
@@ -76,7 +80,8 @@ def cli(
     methods = [encoder_method(*named(text)) for text in encoders or ("shipped=",)]
     if baselines:
         methods += baseline_methods(methods[0], quick)
-    setting = Setting(data or _DEFAULT_DATA, BASELINE_PX, QUICK_QUERIES if quick else QUERIES)
+    counts = (QUICK_QUERIES, QUICK_SHOTS) if quick else (QUERIES, SHOTS)
+    setting = Setting(data or _DEFAULT_DATA, BASELINE_PX, *counts)
     sheets = Sheets(failures, overwrite) if failures is not None else None
     results, about = judge(methods, setting, names, sheets)
     if json_path is not None:
@@ -156,7 +161,7 @@ def judge(
     about: dict[str, dict[str, Any]] = {}
     for size_px in sorted({method.size_px for method in methods}):
         mine = [method for method in methods if method.size_px == size_px]
-        of_size = Setting(setting.data, size_px, setting.queries)
+        of_size = dataclasses.replace(setting, size_px=size_px)
         pool = foreign_pool(of_size)
         kept = [Kept() for _ in mine]
         for group in groups:
@@ -164,12 +169,18 @@ def judge(
                 about[condition.name] = {"about": condition.about, "seen": condition.seen}
                 into = results.setdefault(condition.name, {})
                 for method, store in zip(mine, kept, strict=True):
-                    into[method.name] = _judged(condition, method, pool, store, sheets)
+                    result = _judged(condition, method, pool, store, sheets, setting.shots)
+                    into[method.name] = result
     return results, about
 
 
 def _judged(
-    condition: Condition, method: Method, pool: list[Foreign], kept: Kept, sheets: Sheets | None
+    condition: Condition,
+    method: Method,
+    pool: list[Foreign],
+    kept: Kept,
+    sheets: Sheets | None,
+    shots: int,
 ) -> dict[str, Any]:
     start_s = time.monotonic()
     answers = answer(condition, method, pool, kept)
@@ -177,6 +188,9 @@ def _judged(
     if sheets is not None and method.spec is not None:
         name = f"{condition.name} {method.name}"
         write_sheet(sheets.folder, name, answers, sheets.overwrite)
+    frames = fly(condition, method, pool, kept, shots)
+    if frames is not None:
+        result["frames"] = frames
     recall = 100 * (result["figures"]["recall_at_1"]["value"] or 0.0)
     took_s = time.monotonic() - start_s
     say(f"{condition.name}, {method.name}: R@1 {recall:.1f} % ({took_s:.0f} s)")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from condition import VALID_SHARE, Floats, Gallery, Images, lattice
+from condition import VALID_SHARE, Floats, Gallery, Images, Shot, lattice
 
 from s4g.core.camera import (
     Attitude,
@@ -141,6 +142,20 @@ def normalised(frame: Images, reported: Attitude, footprint_m: float, size_px: i
     """Return a frame's middle (S, S, 3) north-up and to scale, by what telemetry says."""
     middle_m = look_point_m(CAMERA, reported)
     return north_up_patch(frame, CAMERA, reported, middle_m, footprint_m, size_px)[0]
+
+
+def shots(
+    frames: Sequence[Images],
+    reported: Sequence[Attitude],
+    footprint_m: float,
+    center_m: Floats,
+    cluster: npt.NDArray[np.int64],
+) -> tuple[Shot, ...]:
+    """Return frames of `CAMERA` with what is known of each."""
+    return tuple(
+        Shot(frame, CAMERA, attitude, footprint_m, place, int(number))
+        for frame, attitude, place, number in zip(frames, reported, center_m, cluster, strict=True)
+    )
 
 
 def scene_of(

@@ -24,6 +24,15 @@ CALIBRATION = {
     "foreign_below_unknown": "Foreign queries below the unknown score, %",
     "known_below_unknown": "Known queries below the unknown score, %",
 }
+# Of a whole frame: key, title, scale, digits.
+FRAMES = (
+    ("right", "right, %", 100.0, 1),
+    ("auc_right", "AUC, right against wrong", 1.0, 3),
+    ("issued", "with a fix, %", 100.0, 1),
+    ("false", "fixes over a footprint off, %", 100.0, 1),
+    ("foreign_issued", "foreign frames with a fix, %", 100.0, 1),
+    ("refused", "refused unmatched, %", 100.0, 1),
+)
 _INTERVALS = "95 % intervals in brackets, from a bootstrap over clusters."
 # Marks ground that the recipe trains on.
 _SEEN = " (trained ground)"
@@ -50,7 +59,26 @@ def report(results: Results, about: dict[str, dict[str, Any]], methods: dict[str
     for key, title in CALIBRATION.items() if asked else ():
         lines += ["", f"### {title}", ""]
         lines += _table(results, about, asked, _calibration_cell(key))
+    for name in methods:
+        lines += _frames(results, about, name)
     return "\n".join(lines) + "\n"
+
+
+def _frames(results: Results, about: dict[str, dict[str, Any]], method: str) -> list[str]:
+    """Return the table of one method's whole frames; nothing where it flew none."""
+    rows = []
+    for name, of in results.items():
+        frames = of.get(method, {}).get("frames")
+        if frames is None:
+            continue
+        counts = f"{frames['count']} ({frames['clusters']}), {frames['foreign']}"
+        cells = [_value(frames["figures"][key], scale, digits) for key, _, scale, digits in FRAMES]
+        rows.append("| " + " | ".join([_name(name, about), counts, *cells]) + " |")
+    if not rows:
+        return []
+    titles = ["condition", "frames (clusters), foreign", *(title for _, title, *_ in FRAMES)]
+    lines = ["", f"### Whole frame, as flown: {method}", "", _INTERVALS, ""]
+    return [*lines, "| " + " | ".join(titles) + " |", "|---" * len(titles) + "|", *rows]
 
 
 def _conditions(results: Results, about: dict[str, dict[str, Any]]) -> list[str]:
@@ -82,15 +110,24 @@ def _table(
     return lines
 
 
+def _value(figure: dict[str, float | None], scale: float, digits: int) -> str:
+    """Return a figure with its interval, "-" where it cannot be had."""
+    value, low, high = figure["value"], figure["low"], figure["high"]
+    if value is None:
+        return "-"
+    text = f"{value * scale:.{digits}f}"
+    if low is None or high is None:
+        return text
+    return text + f" [{low * scale:.{digits}f}, {high * scale:.{digits}f}]"
+
+
 def _figure_cell(key: str, scale: float, digits: int) -> Callable[[dict[str, Any], int], str]:
     def cell(result: dict[str, Any], most: int) -> str:
         figure = result["figures"].get(key)  # files of earlier runs lack some
         if figure is None or figure["value"] is None:
             return "-"
-        text = f"{figure['value'] * scale:.{digits}f}"
-        if figure["low"] is not None:
-            text += f" [{figure['low'] * scale:.{digits}f}, {figure['high'] * scale:.{digits}f}]"
-        return text + (f", n={result['queries']}" if result["queries"] < most else "")
+        few = f", n={result['queries']}" if result["queries"] < most else ""
+        return _value(figure, scale, digits) + few
 
     return cell
 

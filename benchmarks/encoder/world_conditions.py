@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from condition import Condition, Group, Region, Setting, cells
-from scene import Scene, agl_for, draw_places, foot_below, normalised, scene_of
+from scene import Scene, agl_for, draw_places, foot_below, normalised, scene_of, shots
 from telemetry import draw_attitude, usual_errors
 
 from s4g.core.geo import LocalFrame
@@ -57,14 +57,19 @@ def _region(setting: Setting, number: int) -> Region:
     before, after = world_scene(number, 0), world_scene(number, 1)
     count = max(4, setting.queries // len(WORLDS))
     places = draw_places(after, after.bounds_m, FOOTPRINT_M, count, rng, reach=1.2)
-    queries = []
+    queries, frames, attitudes = [], [], []
     for place in places:
         true = draw_attitude(agl_for(FOOTPRINT_M), rng)
         frame = after.frame(true, foot_below(true, place))
-        queries.append(normalised(frame, usual_errors(true, rng), FOOTPRINT_M, setting.size_px))
+        reported = usual_errors(true, rng)
+        queries.append(normalised(frame, reported, FOOTPRINT_M, setting.size_px))
+        frames.append(frame)
+        attitudes.append(reported)
     center_m = np.array(places)
+    cluster = cells(center_m, FOOTPRINT_M)
     gallery = before.gallery(FOOTPRINT_M, setting.size_px)
-    return Region(gallery, np.stack(queries)[:, None], center_m, cells(center_m, FOOTPRINT_M))
+    flown = shots(frames, attitudes, FOOTPRINT_M, center_m, cluster)
+    return Region(gallery, np.stack(queries)[:, None], center_m, cluster, flown)
 
 
 GROUPS = (Group((NAME,), (), make),)

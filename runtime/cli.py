@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -15,6 +14,7 @@ from ..core.console import CommandGroup, MainCommand, debug_option, progress, ru
 from ..core.devices import DEVICES
 from ..core.errors import InputError
 from ..core.files import atomic_file, check_output, write_bytes
+from .cli_score import score
 
 if TYPE_CHECKING:
     from ..core.engine import Engine
@@ -256,22 +256,7 @@ def _say_score(fixes: list[ScoredFix], truth: Truth) -> None:
     say(score_table(score_fixes(fixes, truth)))
 
 
-@cli.command("score")
-@click.argument("fixes", type=_PATH)
-@click.argument("truth", type=_PATH)
-@click.option("--json", "as_json", is_flag=True, help="Print the score as JSON.")
-@debug_option
-def score(fixes: Path, truth: Path, as_json: bool) -> None:
-    """Compare a fixes file with true positions.
-
-    \b
-    Example:
-      s4g-run score fixes.jsonl truth.csv --json
-    """
-    from .score import read_fixes, read_truth, score_fixes, score_table
-
-    result = score_fixes(read_fixes(fixes), read_truth(truth))
-    click.echo(json.dumps(result.to_dict()) if as_json else score_table(result))
+cli.add_command(score)
 
 
 def main() -> None:

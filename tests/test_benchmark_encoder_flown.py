@@ -165,6 +165,13 @@ def test_what_the_runtime_refuses_is_not_found(method: Any) -> None:
     assert figures["issued"]["value"] == figures["right"]["value"] == 0.5
 
 
+def test_a_frame_that_is_matched_in_doubt_has_no_fix(method: Any) -> None:
+    elsewhere = toy_region(2).shots
+    figures = flown(method, dataclasses.replace(toy_region(1), shots=elsewhere))["figures"]
+    assert figures["issued"]["value"] == figures["refused"]["value"] == 0.0
+    assert figures["false"]["value"] is None
+
+
 def test_a_baseline_without_probabilities_flies_no_frame(method: Any) -> None:
     assert flown(dataclasses.replace(method, spec=None), toy_region(1)) is None
 

@@ -42,7 +42,7 @@ from s4g.core.errors import InputError
 from s4g.core.files import write_bytes
 
 QUERIES, QUICK_QUERIES = 300, 100
-SHOTS, QUICK_SHOTS = 300, 50
+SHOTS, QUICK_SHOTS = 300, 30
 _DEFAULT_DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
 

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from ..core.images import encode_rgb
 from ..tilepacks.reader import Pack
-from .score import ScoredFix, Truth
+from .score_read import ScoredFix
+from .score_truth import Truth
 
 RGB = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]

@@ -25,6 +25,7 @@ class Reason(str, Enum):
     """Why a frame gave no fix."""
 
     NO_FRAMES = "no_frames"  # the camera delivers nothing, or nothing recent
+    NO_TELEMETRY = "no_telemetry"  # nothing is known of attitude and height at this time
     NO_HEIGHT = "no_height"  # the height above ground is not positive
     TILT = "tilt"  # the camera looks too far off straight down
     TOO_LOW = "too_low"  # the frame shows less ground than the smallest tile of the pack

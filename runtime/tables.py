@@ -35,14 +35,19 @@ def read_csv_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     return names, rows
 
 
-def read_numbers(path: Path, rows: list[dict[str, str]], column: str) -> npt.NDArray[np.float64]:
-    """Return one column (N,) float64.
+def read_numbers(
+    path: Path, rows: list[dict[str, str]], column: str, empty_ok: bool = False
+) -> npt.NDArray[np.float64]:
+    """Return one column (N,) float64; with `empty_ok` NaN stands for an empty cell.
 
     Raises:
         InputError: a value is no finite number; the message names line, column and value.
     """
     numbers = np.empty(len(rows))
     for i, row in enumerate(rows):
+        if empty_ok and not row[column]:
+            numbers[i] = math.nan
+            continue
         try:
             numbers[i] = float(row[column])
         except ValueError:

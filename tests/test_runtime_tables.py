@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from s4g.core.errors import InputError
@@ -50,6 +51,18 @@ def test_a_value_that_is_no_finite_number_is_named_with_its_line(
     with pytest.raises(InputError) as error:
         read_numbers(path, read_csv_rows(path)[1], "yaw_deg")
     assert str(error.value) == (f"{path}: line 3, column yaw_deg: {value!r} is not a finite number")
+
+
+def test_an_empty_cell_may_stand_for_an_unknown_number(tmp_path: Path) -> None:
+    path = write(tmp_path, "t,yaw_deg\n0,1\n1,\n")
+    numbers = read_numbers(path, read_csv_rows(path)[1], "yaw_deg", empty_ok=True)
+    assert numbers[0] == 1.0 and np.isnan(numbers[1])
+
+
+def test_where_empty_cells_are_allowed_words_are_not(tmp_path: Path) -> None:
+    path = write(tmp_path, "t,yaw_deg\n0,nan\n")
+    with pytest.raises(InputError, match="line 2, column yaw_deg: 'nan' is not a finite number"):
+        read_numbers(path, read_csv_rows(path)[1], "yaw_deg", empty_ok=True)
 
 
 def test_a_missing_column_is_named_with_those_found() -> None:

@@ -1,20 +1,23 @@
-"""Pose and lens from a DJI photo: XMP `drone-dji:` attitude and height, EXIF focal length."""
+"""Pose and lens from a DJI photo: XMP `drone-dji:` attitude and height, EXIF focal length.
+
+Only the names listed here are ever looked at: a position in the photo cannot leak into a fix.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from xml.parsers import expat
-
-import numpy as np
 
 from ..core.camera import Attitude
 from ..core.errors import InputError
 from ..core.jpeg import is_jpeg, jpeg_size
 from .jpeg import TAG_FOCAL_LENGTH_35MM, exif_numbers, xmp_packet
+from .telemetry_rotation import AHEAD_FROM_DOWN, attitude_of, rotation
 
 _DJI_NAMESPACE = "http://www.dji.com/drone-dji/1.0/"
+_POSE_NAMES = ("GimbalYawDegree", "GimbalPitchDegree", "GimbalRollDegree", "RelativeAltitude")
 _REMEDY = "pass --telemetry FILE.csv instead"
 
 # Diagonal of the 36 x 24 mm frame that 35 mm equivalents refer to (CIPA DCG-001).
@@ -29,12 +32,19 @@ class PhotoPose:
     """What a photo says about itself.
 
     Attributes:
-        attitude: of the camera, 0/0 looking straight down, and its height above take-off.
-        hfov_deg: horizontal field of view, None where neither EXIF nor XMP tells.
+        attitude: of the camera, 0/0 looking straight down, and its height above take-off; 0
+            stands for what is unknown.
+        hfov_deg: horizontal field of view, None where the EXIF block does not tell.
+        yaw_known: whether the heading is told.
+        tilt_known: whether pitch and roll are told.
+        agl_known: whether the height is told.
     """
 
     attitude: Attitude
     hfov_deg: float | None
+    yaw_known: bool = True
+    tilt_known: bool = True
+    agl_known: bool = True
 
 
 def attitude_from_gimbal(
@@ -46,20 +56,7 @@ def attitude_from_gimbal(
     carried over whole, since at -90 degrees gimbal yaw and roll turn about the same axis (DJI
     writes roll 180 with yaw off by 180 for an ordinary nadir photo).
     """
-    yaw, pitch, roll = (math.radians(v) for v in (yaw_deg, pitch_deg, roll_deg))
-    cy, sy, cp, sp = math.cos(yaw), math.sin(yaw), math.cos(pitch), math.sin(pitch)
-    cr, sr = math.cos(roll), math.sin(roll)
-    about_down = np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1]])
-    about_right = np.array([[cp, 0, sp], [0, 1, 0], [-sp, 0, cp]])
-    about_forward = np.array([[1, 0, 0], [0, cr, -sr], [0, sr, cr]])
-    ahead_from_down = np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])  # pitch of +90 degrees
-    r = about_down @ about_right @ about_forward @ ahead_from_down
-    return Attitude(
-        yaw_deg=math.degrees(math.atan2(r[1, 0], r[0, 0])) % 360.0,
-        pitch_deg=math.degrees(math.asin(np.clip(-r[2, 0], -1.0, 1.0))),
-        roll_deg=math.degrees(math.atan2(r[2, 1], r[2, 2])),
-        agl_m=agl_m,
-    )
+    return attitude_of(rotation(yaw_deg, pitch_deg, roll_deg) @ AHEAD_FROM_DOWN, agl_m)
 
 
 def hfov_from_35mm_deg(focal_35mm: float, width_px: int, height_px: int) -> float:
@@ -75,29 +72,42 @@ def hfov_from_35mm_deg(focal_35mm: float, width_px: int, height_px: int) -> floa
     return math.degrees(2 * math.atan(width_px / 2 / focal_px))
 
 
-def read_photo_pose(data: bytes, origin: str) -> PhotoPose:
+def read_photo_pose(data: bytes, origin: str) -> PhotoPose | None:
     """Read pose and field of view from the bytes of a DJI JPEG; positions are not looked at.
 
     Args:
         data: content of the file.
         origin: its name, for errors.
 
+    Returns:
+        What the photo tells; None where it tells neither attitude nor height.
+
     Raises:
-        InputError: it is no JPEG, has no DJI pose, or the pose is damaged.
+        InputError: the pose is damaged.
     """
     packet = xmp_packet(data) if is_jpeg(data) else None
     values = _dji_values(packet, origin) if packet is not None else {}
-    names = ("GimbalYawDegree", "GimbalPitchDegree", "GimbalRollDegree", "RelativeAltitude")
-    if missing := [name for name in names if name not in values]:
-        raise InputError(
-            f"{origin}: --telemetry exif needs drone-dji:{missing[0]} in the photo's XMP, which "
-            f"it lacks; {_REMEDY}"
-        )
-    attitude = attitude_from_gimbal(*(_number(values, name, origin) for name in names))
-    return PhotoPose(attitude, _hfov_deg(data, values, origin))
+    told = {name: _number(values, name, origin) for name in _POSE_NAMES if name in values}
+    if not told:
+        return None
+    yaw_known, agl_known = "GimbalYawDegree" in told, "RelativeAltitude" in told
+    tilt_known = "GimbalPitchDegree" in told and "GimbalRollDegree" in told
+    attitude = attitude_from_gimbal(
+        told.get("GimbalYawDegree", 0.0),
+        told["GimbalPitchDegree"] if tilt_known else -90.0,
+        told["GimbalRollDegree"] if tilt_known else 0.0,
+        told.get("RelativeAltitude", 0.0),
+    )
+    return PhotoPose(
+        attitude if yaw_known else replace(attitude, yaw_deg=0.0),
+        _hfov_deg(data, origin),
+        yaw_known,
+        tilt_known,
+        agl_known,
+    )
 
 
-def _hfov_deg(data: bytes, values: dict[str, str], origin: str) -> float | None:
+def _hfov_deg(data: bytes, origin: str) -> float | None:
     size = jpeg_size(data)
     if size is None:
         return None

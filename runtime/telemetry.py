@@ -1,167 +1,171 @@
-"""Attitude and height of the camera for each frame: from a CSV, or from the photos themselves.
+"""Attitude and height of the camera for each frame: from a file, a stream, or the photos.
 
-Only the columns named here are ever looked at: a position in the file cannot leak into a fix.
+A position in any of them cannot leak into a fix: the readers look at named fields alone.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
 from pathlib import Path
-from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
-from ..core.camera import Attitude
 from ..core.errors import InputError
 from .exif import read_photo_pose
+from .fix import Reason
 from .frames import Frame
-from .tables import read_csv_rows, read_numbers, require_columns, row_of_file
+from .telemetry_csv import CsvTelemetry, read_csv_telemetry
+from .telemetry_sample import Coverage, Sample, Telemetry
 
-POSE_COLUMNS = ("yaw_deg", "pitch_deg", "roll_deg", "agl_m")
-VELOCITY_COLUMNS = ("vel_n_mps", "vel_e_mps")
-# At 25 m/s and gentle turns an attitude this old is still good to a few degrees.
-MAX_GAP_S = 1.0
+__all__ = [
+    "CsvTelemetry",
+    "ExifTelemetry",
+    "Sample",
+    "Telemetry",
+    "is_stream",
+    "open_telemetry",
+    "read_telemetry",
+]
 
-
-@dataclass(frozen=True)
-class Sample:
-    """Telemetry at the moment of one frame.
-
-    Attributes:
-        attitude: of the camera, with its height above ground.
-        t: seconds on the frames' clock, None where unknown.
-        vel_n_mps: ground speed north, None where unknown.
-        vel_e_mps: ground speed east, None where unknown.
-        hfov_deg: horizontal field of view, where the telemetry knows it.
-    """
-
-    attitude: Attitude
-    t: float | None = None
-    vel_n_mps: float | None = None
-    vel_e_mps: float | None = None
-    hfov_deg: float | None = None
-
-
-class Telemetry(Protocol):
-    """Where attitude and height come from."""
-
-    def at(self, frame: Frame) -> Sample:
-        """Return the sample of a frame.
-
-        Raises:
-            InputError: it does not cover the frame.
-        """
-        ...
+# What files begin with.
+_ULOG = b"ULog\x01\x12\x35"
+_DATAFLASH = b"\xa3\x95"
+_HEAD_BYTES = 4096
+_STREAM = re.compile(r"(udpin|udpout|udp|tcp|serial):|/dev/")
 
 
 class ExifTelemetry:
     """Pose from the photos' own XMP and EXIF."""
 
-    def at(self, frame: Frame) -> Sample:
-        """Return pose and field of view written in the photo.
+    def __init__(self) -> None:
+        """Start with no photo."""
+        self._coverage = Coverage()
+
+    def at(self, frame: Frame) -> Sample | Reason:
+        """Return pose and field of view written in the photo, NO_TELEMETRY where it has no pose.
 
         Raises:
-            InputError: the frame is no photo file, or carries no pose.
+            InputError: the frame is no photo file, or its pose is damaged.
         """
         if frame.encoded is None:
             raise InputError(
                 "--telemetry exif: only photos carry EXIF; give a CSV for a video or a live camera"
             )
         pose = read_photo_pose(frame.encoded, frame.name)
-        return Sample(pose.attitude, hfov_deg=pose.hfov_deg)
+        self._coverage.note(frame, pose is not None)
+        if pose is None:
+            return Reason.NO_TELEMETRY
+        return Sample(
+            pose.attitude,
+            hfov_deg=pose.hfov_deg,
+            yaw_known=pose.yaw_known,
+            tilt_known=pose.tilt_known,
+            agl_known=pose.agl_known,
+        )
+
+    def complaint(self) -> str | None:
+        """Return one line that says why no photo so far told its pose; None where one did."""
+        if not self._coverage.is_empty:
+            return None
+        return (
+            "--telemetry exif: no photo tells its attitude or height (XMP drone-dji:Gimbal…Degree, "
+            "RelativeAltitude); pass --telemetry FILE.csv instead"
+        )
+
+    def close(self) -> None:
+        """Nothing to release."""
 
 
-@dataclass(frozen=True)
-class CsvTelemetry:
-    """Rows of a telemetry CSV, by file name or by time.
+def is_stream(source: str) -> bool:
+    """Tell whether what follows `--telemetry` names a MAVLink stream, not a file."""
+    return _STREAM.match(source) is not None
 
-    Attributes:
-        name: the file, for errors.
-        columns: the numbers of each known column, (N,) float64.
-        row_of_file: row of each file name, empty when the rows go by time.
+
+def open_telemetry(
+    source: str,
+    *,
+    offset_s: float = 0.0,
+    mount_deg: tuple[float, float, float] | None = None,
+    system: int | None = None,
+    request_rates: bool = False,
+) -> Telemetry:
+    """Open what follows `--telemetry`.
+
+    Args:
+        source: `exif`, a MAVLink stream (`udpin:127.0.0.1:14550`, `udpout:…`, `tcp:…`,
+            `serial:/dev/ttyACM0:115200`), or a file.
+        offset_s: what the frames' clock shows when the file's clock shows 0.
+        mount_deg: yaw, pitch, roll of a camera fixed to the vehicle, 0/0/0 looking straight down
+            with the image's top edge to the nose. None: a gimbal's attitude where there is one,
+            else 0/0/0.
+        system: MAVLink system of a stream to listen to; None takes the first autopilot heard.
+        request_rates: ask the autopilot of a stream for the messages at useful rates.
+
+    Raises:
+        InputError: there is no such file or stream, it is of no known kind, or an argument does
+            not go with it.
     """
+    if source == "exif":
+        _refuse_mount(source, mount_deg)
+        return ExifTelemetry()
+    if not is_stream(source):
+        return read_telemetry(Path(source), offset_s, mount_deg)
+    from .telemetry_live import MavlinkTelemetry
 
-    name: str
-    columns: dict[str, npt.NDArray[np.float64]]
-    row_of_file: dict[str, int]
-
-    def at(self, frame: Frame) -> Sample:
-        """Return the row of the frame's file, or the rows around its time interpolated.
-
-        Raises:
-            InputError: the file is not listed, or the nearest row is over a second away.
-        """
-        if self.row_of_file and frame.file is not None:
-            return self._row(frame)
-        if "t" not in self.columns:
-            raise InputError(
-                f"{self.name}: has a 'file' column but no 't', and frame {frame.index} of a video "
-                "or camera has no file name; add a 't' column in seconds"
-            )
-        if frame.t is None:
-            raise InputError(
-                f"{self.name}: has a 't' column but no 'file', and {frame.name} has no time; "
-                "add a 'file' column"
-            )
-        return self._interpolated(frame, frame.t)
-
-    def _row(self, frame: Frame) -> Sample:
-        row = self.row_of_file.get(frame.file or "")
-        if row is None:
-            raise InputError(
-                f"{self.name}: has no row for frame {frame.file}; add it or remove the frame"
-            )
-        return _sample({name: float(values[row]) for name, values in self.columns.items()})
-
-    def _interpolated(self, frame: Frame, t: float) -> Sample:
-        times = self.columns["t"]
-        after = int(np.searchsorted(times, t))
-        before, after = max(after - 1, 0), min(after, len(times) - 1)
-        gap = min(abs(t - times[before]), abs(t - times[after]))
-        if gap > MAX_GAP_S:
-            raise InputError(
-                f"{self.name}: does not cover {frame.name} at t {t:.3f} s (rows from "
-                f"{times[0]:.3f} to {times[-1]:.3f} s, the nearest {gap:.1f} s away); check that "
-                "both use one clock"
-            )
-        span = times[after] - times[before]
-        share = float(np.clip((t - times[before]) / span, 0.0, 1.0)) if span > 0 else 0.0
-        values = {"t": t}
-        for name, column in self.columns.items():
-            if name != "t":
-                values[name] = _between(name, column[before], column[after], share)
-        return _sample(values)
-
-
-def _between(name: str, first: float, second: float, share: float) -> float:
-    step = second - first
-    if name.endswith("_deg"):
-        step = (step + 180.0) % 360.0 - 180.0  # the short way round
-    return float(first + share * step)
-
-
-def _sample(values: dict[str, float]) -> Sample:
-    return Sample(
-        Attitude(*(values[name] for name in POSE_COLUMNS)),
-        t=values.get("t"),
-        vel_n_mps=values.get("vel_n_mps"),
-        vel_e_mps=values.get("vel_e_mps"),
+    return MavlinkTelemetry(
+        source, mount_deg=mount_deg, system=system, request_rates=request_rates, offset_s=offset_s
     )
 
 
-def read_telemetry(path: Path) -> CsvTelemetry:
-    """Read a telemetry CSV: `t` or `file`, yaw, pitch, roll in degrees, `agl_m`, speeds optional.
+def read_telemetry(
+    path: Path, offset_s: float = 0.0, mount_deg: tuple[float, float, float] | None = None
+) -> Telemetry:
+    """Read a telemetry file; its content, not its name, tells which kind it is.
+
+    Args:
+        path: a CSV, an ArduPilot DataFlash `.bin`, a MAVLink `.tlog`, a PX4 `.ulg`, a DJI `.srt`.
+        offset_s: what the frames' clock shows when the file's clock shows 0; logs count from
+            their first record.
+        mount_deg: as in `open_telemetry`; only for logs, which tell the vehicle's attitude.
 
     Raises:
-        InputError: a column is missing, a number is not finite, times go backwards.
+        InputError: it cannot be read, is of no known kind, or holds nothing of use.
+        IntegrityError: it is damaged.
     """
-    names, rows = read_csv_rows(path)
-    require_columns(path, names, POSE_COLUMNS)
-    wanted = [n for n in ("t", *POSE_COLUMNS, *VELOCITY_COLUMNS) if n in names]
-    columns = {name: read_numbers(path, rows, name) for name in wanted}
-    files = row_of_file(path, rows) if "file" in names else {}
-    if "t" in columns and (np.diff(columns["t"]) < 0).any():
-        line = int(np.argmax(np.diff(columns["t"]) < 0)) + 3
-        raise InputError(f"{path}: line {line}: t goes backwards; sort the rows by time")
-    return CsvTelemetry(str(path), columns, files)
+    head = _head(path)
+    if head.startswith(_DATAFLASH):
+        from .telemetry_dataflash import read_dataflash
+
+        return read_dataflash(path, offset_s, mount_deg)
+    if head.startswith(_ULOG):
+        from .telemetry_ulog import read_ulog
+
+        return read_ulog(path, offset_s, mount_deg)
+    from .telemetry_tlog import is_tlog, read_tlog
+
+    if is_tlog(head):
+        return read_tlog(path, offset_s, mount_deg)
+    _refuse_mount(str(path), mount_deg)
+    if b"\x00" in head:
+        raise InputError(
+            f"{path}: is no telemetry; expected a CSV, an ArduPilot .bin, a MAVLink .tlog, a PX4 "
+            ".ulg or a DJI .srt"
+        )
+    if b"-->" in head:
+        from .telemetry_srt import read_srt
+
+        return read_srt(path, offset_s)
+    return read_csv_telemetry(path, offset_s)
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(_HEAD_BYTES)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _refuse_mount(source: str, mount_deg: tuple[float, float, float] | None) -> None:
+    if mount_deg is not None:
+        raise InputError(
+            f"--mount: {source} tells the camera's own attitude, which needs none; leave it out"
+        )

@@ -93,23 +93,40 @@ def test_without_roll_the_angles_carry_over(yaw_deg: float, pitch_deg: float) ->
     np.testing.assert_allclose(attitude.ned_from_camera, expected.ned_from_camera, atol=1e-9)
 
 
-def test_a_photo_without_pose_is_refused() -> None:
-    with pytest.raises(InputError) as error:
-        read_photo_pose(photo(None), "a.jpg")
-    assert str(error.value) == (
-        "a.jpg: --telemetry exif needs drone-dji:GimbalYawDegree in the photo's XMP, which it "
-        "lacks; pass --telemetry FILE.csv instead"
-    )
+def test_a_photo_without_pose_tells_nothing() -> None:
+    assert read_photo_pose(photo(None), "a.jpg") is None
+    assert read_photo_pose(photo(xmp({"AbsoluteAltitude": "+400.0"})), "a.jpg") is None
 
 
-def test_a_missing_height_is_named() -> None:
-    values = {k: v for k, v in POSE.items() if k != "RelativeAltitude"}
-    with pytest.raises(InputError) as error:
-        read_photo_pose(photo(xmp(values)), "a.jpg")
-    assert str(error.value) == (
-        "a.jpg: --telemetry exif needs drone-dji:RelativeAltitude in the photo's XMP, which it "
-        "lacks; pass --telemetry FILE.csv instead"
-    )
+def without(*names: str) -> bytes:
+    return photo(xmp({k: v for k, v in POSE.items() if k not in names}))
+
+
+def test_a_height_that_is_missing_is_unknown() -> None:
+    pose = read_photo_pose(without("RelativeAltitude"), "a.jpg")
+    assert (pose.yaw_known, pose.tilt_known, pose.agl_known) == (True, True, False)
+    assert pose.attitude.yaw_deg == pytest.approx(45.5)
+    assert pose.attitude.agl_m == 0.0
+
+
+@pytest.mark.parametrize("name", ["GimbalPitchDegree", "GimbalRollDegree"])
+def test_half_a_tilt_is_unknown_and_taken_for_straight_down(name: str) -> None:
+    pose = read_photo_pose(without(name), "a.jpg")
+    assert (pose.yaw_known, pose.tilt_known, pose.agl_known) == (True, False, True)
+    assert pose.attitude == Attitude(pytest.approx(45.5), pytest.approx(0), pytest.approx(0), 39.8)
+
+
+def test_a_heading_that_is_missing_is_unknown() -> None:
+    pose = read_photo_pose(without("GimbalYawDegree"), "a.jpg")
+    assert (pose.yaw_known, pose.tilt_known, pose.agl_known) == (False, True, True)
+    assert pose.attitude.pitch_deg == pytest.approx(0.1)
+    assert pose.attitude.yaw_deg == 0.0
+
+
+def test_an_unknown_heading_is_0_where_the_gimbal_hangs_turned_over() -> None:
+    values = {k: v for k, v in POSE.items() if k != "GimbalYawDegree"}
+    pose = read_photo_pose(photo(xmp(values | {"GimbalRollDegree": "+180.00"})), "a.jpg")
+    assert pose.attitude.yaw_deg == 0.0
 
 
 def test_a_pose_that_is_no_number_is_refused() -> None:
@@ -138,5 +155,4 @@ def test_broken_xmp_is_refused() -> None:
 
 
 def test_a_picture_that_is_no_jpeg_has_no_pose() -> None:
-    with pytest.raises(InputError, match="GimbalYawDegree"):
-        read_photo_pose(encode_rgb(PIXELS, ".png"), "a.png")
+    assert read_photo_pose(encode_rgb(PIXELS, ".png"), "a.png") is None

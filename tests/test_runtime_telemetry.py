@@ -1,142 +1,190 @@
-from pathlib import Path
+"""Which reader a source gets; and that no reader lets a position through."""
 
+import runpy
+import struct
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from s4g.core.errors import InputError
+from s4g.core.images import encode_rgb
+from s4g.runtime.fix import Reason
 from s4g.runtime.frames import Frame
-from s4g.runtime.telemetry import CsvTelemetry, ExifTelemetry, read_telemetry
-
-HEADER = "t,yaw_deg,pitch_deg,roll_deg,agl_m"
-
-
-def frame(t: float | None = None, file: str | None = None) -> Frame:
-    return Frame(0, t, file, file or "clip.mp4 frame 0", 64, 48, 0.0)
-
-
-def table(folder: Path, *lines: str) -> Path:
-    path = folder / "telemetry.csv"
-    path.write_text("\n".join(lines) + "\n")
-    return path
-
-
-def by_time(folder: Path) -> CsvTelemetry:
-    return read_telemetry(table(folder, HEADER, "0,350,0,0,100", "1,10,4,-2,110"))
-
-
-def test_values_between_rows_are_interpolated(tmp_path: Path) -> None:
-    sample = by_time(tmp_path).at(frame(t=0.25))
-    assert sample.t == 0.25
-    assert sample.attitude.pitch_deg == pytest.approx(1.0)
-    assert sample.attitude.roll_deg == pytest.approx(-0.5)
-    assert sample.attitude.agl_m == pytest.approx(102.5)
-
-
-def test_yaw_turns_the_short_way_through_north(tmp_path: Path) -> None:
-    assert by_time(tmp_path).at(frame(t=0.5)).attitude.yaw_deg % 360 == pytest.approx(0.0)
-
-
-@given(
-    first=st.floats(-720, 720, width=32),
-    turn=st.floats(-179, 179, width=32),
-    share=st.floats(0, 1),
+from s4g.runtime.telemetry import (
+    CsvTelemetry,
+    ExifTelemetry,
+    Sample,
+    is_stream,
+    open_telemetry,
+    read_telemetry,
 )
-def test_yaw_between_rows_stays_inside_the_turn(first: float, turn: float, share: float) -> None:
-    import numpy as np
+from s4g.runtime.telemetry_vehicle import LogTelemetry
 
-    columns = {
-        "t": np.array([0.0, 1.0]),
-        "yaw_deg": np.array([first, first + turn]) % 360.0,
-        "pitch_deg": np.zeros(2),
-        "roll_deg": np.zeros(2),
-        "agl_m": np.full(2, 100.0),
-    }
-    yaw_deg = CsvTelemetry("t.csv", columns, {}).at(frame(t=share)).attitude.yaw_deg
-    off = (yaw_deg - (first + share * turn) + 180.0) % 360.0 - 180.0
-    assert off == pytest.approx(0.0, abs=1e-6)
+HERE = Path(__file__)
+toy = SimpleNamespace(**runpy.run_path(str(HERE.with_name("toy_logs.py"))))
+CSV = "t,yaw_deg,pitch_deg,roll_deg,agl_m\n0,350,0,0,100\n1,10,4,-2,110\n"
 
 
-def test_a_frame_just_outside_takes_the_nearest_row(tmp_path: Path) -> None:
-    assert by_time(tmp_path).at(frame(t=1.9)).attitude.agl_m == 110.0
+def frame(t: float | None = None, encoded: bytes | None = None) -> Frame:
+    return Frame(0, t, None, "clip.mp4 frame 0", 64, 48, 0.0, encoded=encoded)
 
 
-def test_a_frame_far_outside_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError) as error:
-        by_time(tmp_path).at(frame(t=3.5))
-    assert str(error.value) == (
-        f"{tmp_path}/telemetry.csv: does not cover clip.mp4 frame 0 at t 3.500 s (rows from 0.000 "
-        "to 1.000 s, the nearest 2.5 s away); check that both use one clock"
+# ---- what each source holds; `lat`, `lon` and everything else that could tell a place vary ------
+
+
+def csv(lat: float, lon: float) -> bytes:
+    rows = [f"{t},{350 + 20 * t},1,2,100,5,-3,{lat},{lon},{lat * 9}" for t in (0, 1)]
+    columns = "t,yaw_deg,pitch_deg,roll_deg,agl_m,vel_n_mps,vel_e_mps,lat,lon,alt_m"
+    return "\n".join([columns, *rows]).encode()
+
+
+def srt(lat: float, lon: float) -> bytes:
+    bracket = "[rel_alt: 100.0 abs_alt: {}] [gb_yaw: 12.0 gb_pitch: -88.0 gb_roll: 0.0]"
+    text = "".join(
+        f"{n}\n00:00:0{n},000 --> 00:00:0{n + 1},000\n[latitude: {lat}] [longtitude: {lon}] "
+        f"GPS({lon},{lat},16) HOME({lon},{lat}) [altitude: {lat * 9}] "
+        + bracket.format(lat * 9)
+        + "\n\n"
+        for n in (0, 1)
     )
+    return text.encode()
 
 
-def test_a_hole_in_the_telemetry_is_refused(tmp_path: Path) -> None:
-    telemetry = read_telemetry(table(tmp_path, HEADER, "0,0,0,0,100", "9,0,0,0,100"))
-    with pytest.raises(InputError, match="does not cover"):
-        telemetry.at(frame(t=4.5))
+def dataflash(lat: float, lon: float) -> bytes:
+    made = toy.DataFlash()
+    made.describe("ATT", "Qfff", "TimeUS,Roll,Pitch,Yaw")
+    made.describe("GPS", "QBLLeff", "TimeUS,Status,Lat,Lng,Alt,Spd,GCrs")
+    made.describe("POS", "QLLfff", "TimeUS,Lat,Lng,Alt,RelHomeAlt,RelOriginAlt")
+    made.describe("TERR", "QBLLHff", "TimeUS,Status,Lat,Lng,Spacing,TerrH,CHeight")
+    made.describe("XKF1", "QBffff", "TimeUS,C,VN,VE,PN,PE")
+    made.describe("ORGN", "QBLLe", "TimeUS,Type,Lat,Lng,Alt")
+    place = (round(lat * 1e7), round(lon * 1e7))
+    for t in (0.0, 1.0):
+        made.row("GPS", toy.us(t), 3, *place, lat, lon, lat)
+        made.row("ORGN", toy.us(t), 0, *place, lat)
+        made.row("ATT", toy.us(t), 1, 2, 30 + t)
+        made.row("POS", toy.us(t), *place, lat, 100, lat)
+        made.row("TERR", toy.us(t), 2, *place, 100, lat, 80)
+        made.row("XKF1", toy.us(t), 0, 5, -3, lat, lon)
+    return bytes(made.data)
 
 
-def test_rows_by_file_are_taken_as_they_are(tmp_path: Path) -> None:
-    path = table(tmp_path, f"file,{HEADER},vel_n_mps,vel_e_mps", "a.jpg,7,90,1,2,80,5,-3")
-    sample = read_telemetry(path).at(frame(file="a.jpg"))
-    assert (sample.attitude.yaw_deg, sample.t) == (90.0, 7.0)
-    assert (sample.vel_n_mps, sample.vel_e_mps) == (5.0, -3.0)
-
-
-def test_a_photo_that_is_not_listed_is_refused(tmp_path: Path) -> None:
-    telemetry = read_telemetry(
-        table(tmp_path, "file,yaw_deg,pitch_deg,roll_deg,agl_m", "a.jpg,0,0,0,80")
+def ulog(lat: float, lon: float) -> bytes:
+    pytest.importorskip("pyulog", reason="needs pyulog (s4g[telemetry])")
+    made = toy.ULogFile()
+    made.topic("vehicle_attitude", "4f", "float[4] q;")
+    made.topic(
+        "vehicle_local_position",
+        "8f2d",
+        "float x;float y;float z;float vx;float vy;float dist_bottom;float delta_x;float delta_y;"
+        "double ref_lat;double ref_lon;",
     )
-    with pytest.raises(InputError) as error:
-        telemetry.at(frame(file="b.jpg"))
-    assert str(error.value) == (
-        f"{tmp_path}/telemetry.csv: has no row for frame b.jpg; add it or remove the frame"
+    made.topic("vehicle_gps_position", "2d", "double latitude_deg;double longitude_deg;")
+    made.topic("vehicle_global_position", "2d", "double lat;double lon;")
+    for t in (0.0, 1.0):
+        made.row("vehicle_attitude", t, 1, 0, 0, t / 10)
+        made.row("vehicle_local_position", t, lat, lon, -100, 5, -3, 80, lat, lon, lat, lon)
+        made.row("vehicle_gps_position", t, lat, lon)
+        made.row("vehicle_global_position", t, lat, lon)
+    return bytes(made.data)
+
+
+def tlog(lat: float, lon: float) -> bytes:
+    mavlink = SimpleNamespace(**runpy.run_path(str(HERE.with_name("toy_mavlink.py"))))
+    pilot, common = mavlink.Autopilot(), mavlink.common
+    place = (round(lat * 1e7), round(lon * 1e7))
+    truth = {"lat": place[0], "lon": place[1], "alt": round(lat * 1e3), "hdg": round(abs(lat) * 99)}
+    raw = common.MAVLink_gps_raw_int_message(0, 3, *place, 9, 1, 1, 500, round(abs(lon) * 99), 9)
+    records = []
+    for t in (0.0, 1.0):
+        records += [
+            (t, pilot.pack(raw)),
+            (t, pilot.attitude(9 + t, 0.1, 0.02, 0.03)),
+            (t, pilot.global_position(9 + t, 100.0, 5.0, -3.0, **truth)),
+            (t, pilot.local_position(9 + t, 4.0, -2.0, x=lat)),
+            (t, pilot.terrain(80.0, lat=place[0])),
+        ]
+    return bytes(toy.tlog(records))
+
+
+READERS = {"csv": csv, "srt": srt, "bin": dataflash, "ulg": ulog, "tlog": tlog}
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_a_position_in_a_file_changes_nothing(tmp_path: Path, kind: str) -> None:
+    samples = []
+    for i, (lat, lon) in enumerate([(47.0, 8.0), (-33.9, 151.2), (89.9, -179.9), (0.0, 0.0)]):
+        path = tmp_path / f"{i}.{kind}"
+        path.write_bytes(READERS[kind](lat, lon))
+        telemetry = read_telemetry(path)
+        samples.append([telemetry.at(frame(t)) for t in (0.0, 0.25, 1.0)])
+    assert all(isinstance(sample, Sample) and sample.tilt_known for sample in samples[0])
+    assert samples[1:] == samples[:1] * 3
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_the_content_tells_the_kind_of_a_file_and_not_its_name(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "telemetry"
+    path.write_bytes(READERS[kind](47.0, 8.0))
+    expected = CsvTelemetry if kind == "csv" else LogTelemetry
+    assert isinstance(read_telemetry(path), expected)
+
+
+def test_a_position_in_a_photo_changes_nothing() -> None:
+    assert exif_sample(47.0) == exif_sample(-33.9)
+
+
+def exif_sample(lat: float) -> Sample | Reason:
+    return ExifTelemetry().at(frame(encoded=photo(lat)))
+
+
+def photo(lat: float, pose: bool = True) -> bytes:
+    """A DJI photo with its position in EXIF and XMP."""
+    told = {"GpsLatitude": f"{lat:+f}", "AbsoluteAltitude": f"{lat * 9:+.2f}"}
+    if pose:
+        told |= {"GimbalYawDegree": "+45.50", "GimbalPitchDegree": "-89.90"}
+        told |= {"GimbalRollDegree": "+0.00", "RelativeAltitude": "+39.80"}
+    attributes = " ".join(f'drone-dji:{k}="{v}"' for k, v in told.items())
+    xmp = (
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/">'
+        '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        '<rdf:Description xmlns:drone-dji="http://www.dji.com/drone-dji/1.0/" '
+        f"{attributes}></rdf:Description></rdf:RDF></x:xmpmeta>"
+    ).encode()
+    gps = struct.pack("<HHHII", 1, 2, 5, 1, 44) + bytes(4)  # GPSLatitude, one rational
+    main = struct.pack("<HHHIII", 1, 0x8825, 4, 1, 26, 0)
+    degrees = struct.pack("<II", round(abs(lat) * 1e6), 1_000_000)
+    exif = b"Exif\x00\x00II*\x00\x08\x00\x00\x00" + main + gps + degrees
+    jpeg = encode_rgb(np.full((48, 64, 3), 90, np.uint8), ".jpg")
+    blocks = [exif, b"http://ns.adobe.com/xap/1.0/\x00" + xmp]
+    parts = [b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block for block in blocks]
+    return jpeg[:2] + b"".join(parts) + jpeg[2:]
+
+
+# ---- photos ------------------------------------------------------------------------------------
+
+
+def test_a_photo_tells_its_pose() -> None:
+    sample = exif_sample(47.0)
+    assert isinstance(sample, Sample)
+    assert sample.attitude.agl_m == 39.8
+    assert (sample.yaw_known, sample.tilt_known, sample.agl_known) == (True, True, True)
+    assert (sample.t, sample.age_s) == (None, 0.0)
+
+
+def test_photos_without_pose_have_no_telemetry() -> None:
+    telemetry = ExifTelemetry()
+    assert telemetry.complaint() is None
+    assert telemetry.at(frame(encoded=photo(47.0, pose=False))) is Reason.NO_TELEMETRY
+    assert telemetry.complaint() == (
+        "--telemetry exif: no photo tells its attitude or height (XMP drone-dji:Gimbal…Degree, "
+        "RelativeAltitude); pass --telemetry FILE.csv instead"
     )
-
-
-def test_a_video_needs_times(tmp_path: Path) -> None:
-    telemetry = read_telemetry(
-        table(tmp_path, "file,yaw_deg,pitch_deg,roll_deg,agl_m", "a.jpg,0,0,0,80")
-    )
-    with pytest.raises(InputError) as error:
-        telemetry.at(frame(t=0.0))
-    assert str(error.value) == (
-        f"{tmp_path}/telemetry.csv: has a 'file' column but no 't', and frame 0 of a video or "
-        "camera has no file name; add a 't' column in seconds"
-    )
-
-
-def test_photos_need_file_names(tmp_path: Path) -> None:
-    with pytest.raises(InputError) as error:
-        by_time(tmp_path).at(frame(file="a.jpg"))
-    assert str(error.value) == (
-        f"{tmp_path}/telemetry.csv: has a 't' column but no 'file', and a.jpg has no time; "
-        "add a 'file' column"
-    )
-
-
-def test_a_missing_column_is_named(tmp_path: Path) -> None:
-    path = table(tmp_path, "t,yaw_deg,pitch_deg,agl_m", "0,0,0,80")
-    with pytest.raises(InputError) as error:
-        read_telemetry(path)
-    assert str(error.value) == (
-        f"{path}: lacks the column roll_deg; found t, yaw_deg, pitch_deg, agl_m"
-    )
-
-
-def test_times_must_not_go_backwards(tmp_path: Path) -> None:
-    path = table(tmp_path, HEADER, "0,0,0,0,80", "2,0,0,0,80", "1,0,0,0,80")
-    with pytest.raises(InputError) as error:
-        read_telemetry(path)
-    assert str(error.value) == f"{path}: line 4: t goes backwards; sort the rows by time"
-
-
-def test_positions_in_the_telemetry_are_not_looked_at(tmp_path: Path) -> None:
-    plain = by_time(tmp_path).at(frame(t=0.5))
-    poisoned = read_telemetry(
-        table(tmp_path, HEADER + ",lat,lon", "0,350,0,0,100,oops,nan", "1,10,4,-2,110,99,999")
-    )
-    assert poisoned.at(frame(t=0.5)) == plain
+    telemetry.at(frame(encoded=photo(47.0)))
+    assert telemetry.complaint() is None
 
 
 def test_a_video_has_no_exif() -> None:
@@ -145,3 +193,95 @@ def test_a_video_has_no_exif() -> None:
     assert str(error.value) == (
         "--telemetry exif: only photos carry EXIF; give a CSV for a video or a live camera"
     )
+
+
+# ---- what follows --telemetry ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "is_one"),
+    [
+        ("udpin::14550", True),
+        ("udp:0.0.0.0:14550", True),
+        ("udpout:10.0.0.1:14550", True),
+        ("tcp:10.0.0.1:5760", True),
+        ("serial:/dev/ttyACM0", True),
+        ("/dev/ttyACM0:57600", True),
+        ("flight.tlog", False),
+        ("udp.csv", False),
+        ("exif", False),
+    ],
+)
+def test_streams_are_told_from_files(source: str, is_one: bool) -> None:
+    assert is_stream(source) is is_one
+
+
+def test_what_follows_the_option_is_opened(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(CSV)
+    assert isinstance(open_telemetry("exif"), ExifTelemetry)
+    telemetry = open_telemetry(str(path), offset_s=7.0)
+    assert isinstance(telemetry, CsvTelemetry)
+    assert telemetry.offset_s == 7.0
+
+
+def test_a_stream_is_opened() -> None:
+    pytest.importorskip("pymavlink", reason="needs pymavlink (s4g[telemetry])")
+    telemetry = open_telemetry("udpin::0", system=3)
+    telemetry.close()
+    assert not telemetry._thread.is_alive()
+    assert telemetry._collector.system == 3
+
+
+def test_a_mount_goes_with_logs(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(dataflash(0.0, 0.0))
+    sample = open_telemetry(str(path), offset_s=7.0, mount_deg=(90.0, 0.0, 0.0)).at(frame(7.0))
+    assert isinstance(sample, Sample)
+    assert sample.attitude.yaw_deg == pytest.approx(120.0, abs=0.1)
+
+
+@pytest.mark.parametrize("source", ["exif", "t.csv"])
+def test_a_mount_is_refused_where_the_cameras_own_attitude_is_told(
+    tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("t.csv").write_text(CSV)
+    with pytest.raises(InputError) as error:
+        open_telemetry(source, mount_deg=(0.0, 30.0, 0.0))
+    assert str(error.value) == (
+        f"--mount: {source} tells the camera's own attitude, which needs none; leave it out"
+    )
+
+
+def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as error:
+        read_telemetry(tmp_path / "none.bin")
+    assert str(error.value) == f"{tmp_path}/none.bin: cannot be read (No such file or directory)"
+
+
+def test_a_file_of_no_known_kind_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"\x7fELF\x00\x01\x02")
+    with pytest.raises(InputError) as error:
+        read_telemetry(path)
+    assert str(error.value) == (
+        f"{path}: is no telemetry; expected a CSV, an ArduPilot .bin, a MAVLink .tlog, a PX4 .ulg "
+        "or a DJI .srt"
+    )
+
+
+def test_an_empty_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tlog"
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match="has no rows"):
+        read_telemetry(path)
+
+
+def test_every_telemetry_of_a_file_can_be_closed(tmp_path: Path) -> None:
+    for kind in ("csv", "bin"):
+        path = tmp_path / kind
+        path.write_bytes(READERS[kind](47.0, 8.0))
+        telemetry: Any = read_telemetry(path)
+        telemetry.close()
+        assert isinstance(telemetry.at(frame(0.0)), Sample)

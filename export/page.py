@@ -15,6 +15,7 @@ import numpy as np
 
 from ..core.engine import Embeddings, Images
 from ..core.images import encode_rgb
+from ..core.page import STYLE
 from .parity import MAX_FP32_DIFFERENCE, Pairs, own_tiles
 
 _WORST_VIEWS = 6
@@ -138,6 +139,7 @@ def render_page(content: dict[str, Any], pairs: Pairs, worst: Sequence[Worst] = 
     layers = content["sensitivity"][:_LAYERS_SHOWN]
     return environment.from_string(template).render(
         content=content,
+        style=STYLE,
         # Options apart from the text around them: browsers break lines at their hyphens.
         missed=[_OPTION.split(line) for line in content["bars"]["missed"]],
         points=_points,

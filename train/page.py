@@ -10,6 +10,7 @@ from importlib import resources
 from typing import Any, Literal
 
 from ..core.images import encode_rgb
+from ..core.page import STYLE
 from .dataset import Images
 from .report import Column, Miss, Scored, used_columns, worst_queries
 
@@ -68,6 +69,7 @@ def render_page(content: dict[str, Any], scored: Sequence[Scored], size_px: Size
     columns: list[Column] = used_columns(rows)
     return environment.from_string(template).render(
         content=content,
+        style=STYLE,
         rows=rows,
         columns=columns,
         plot=_plot([row for row, _ in whole]),

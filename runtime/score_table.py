@@ -60,8 +60,8 @@ def trust_rows(score: Score) -> Iterator[tuple[str, str]]:
         share = percent(score.hazardous_rate)
         yield "hazardous", f"{score.hazardous} ({share}), error > {score.alert_limit_m:g} m >= hpl"
     if score.nees is not None and score.nees_interval is not None:
-        low, high = (f"{value:.2f}" for value in score.nees_interval)
-        yield "NEES", f"{score.nees:.2f} (2 is honest, by chance {low} to {high})"
+        nees, low, high = map(ratio, (score.nees, *score.nees_interval))
+        yield "NEES", f"{nees} (2 is honest, by chance {low} to {high})"
     if score.inside_r95 is not None:
         yield "in 95 % circle", f"{percent(score.inside_r95)} (within 2.448 sigma)"
 
@@ -101,7 +101,7 @@ GROUP_HEADINGS = ("", "fixes", "CEP50 m", "R95 m", "max m", "false", "> hpl", "N
 def group_cells(group: Group) -> tuple[str, ...]:
     """Return the cells of a row under `GROUP_HEADINGS`."""
     errors = (f"{value:.1f}" for value in (group.median_m, group.r95_m, group.max_m))
-    nees = "–" if group.nees is None else f"{group.nees:.2f}"
+    nees = "–" if group.nees is None else ratio(group.nees)
     counts = str(group.false_fixes), str(group.misleading)
     return group.name, str(group.fixes), *errors, *counts, nees
 
@@ -109,13 +109,18 @@ def group_cells(group: Group) -> tuple[str, ...]:
 def group_lines(groups: Sequence[Group]) -> Iterator[str]:
     """Yield the figures of groups as lines, under their headings."""
     for cells in (GROUP_HEADINGS, *map(group_cells, groups)):
-        yield f"{cells[0]:<12}" + "".join(f"{cell:>9}" for cell in cells[1:])
+        yield f"{cells[0]:<12}" + "".join(f" {cell:>8}" for cell in cells[1:])
 
 
 def counted(counts: dict[str, int]) -> str:
     """Return counts in words, most first: `30 dark, 2 tilt`."""
     by_count = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{count} {name}" for name, count in by_count)
+
+
+def ratio(value: float) -> str:
+    """Return a ratio to a hundredth, and what is beyond all use in short."""
+    return f"{value:.2f}" if value < 10_000 else f"{value:.1e}"
 
 
 def percent(share: float) -> str:

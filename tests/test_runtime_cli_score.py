@@ -11,8 +11,10 @@ from types import SimpleNamespace
 import pytest
 
 from s4g.core.console import run_command
+from s4g.core.geo import LocalFrame
 from s4g.runtime.cli import cli
 from s4g.runtime.fix import Candidate, Fix, Reason, State
+from s4g.tilepacks.reader import open_pack
 
 toy = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("toy_fixes.py"))))
 
@@ -32,19 +34,19 @@ class Tool:
         self.fixes, self.truth = folder / "fixes.jsonl", folder / "truth.csv"
         self.fly(1, 2, None, 30)
 
-    def fly(self, *offs_m: float | None, events: dict[int, str] | None = None) -> None:
+    def fly(self, *offs_m: float | None, home: LocalFrame = toy.HOME) -> None:
         lines = []
         for number, off_m in enumerate(offs_m):
             fix = Fix(number, float(number), State.NO_FIX, reason=Reason.DARK, latency_ms=3.0)
             if off_m is not None:
-                lat, lon = toy.place(off_m)
+                lat, lon = toy.place(off_m, home)
                 fix = Fix(
                     number, float(number), State.TRACK, lat=lat, lon=lon, sigma_m=2.0, hpl_m=7.44,
                     anchor_age_s=0.0, latency_ms=9.0, top=(Candidate(lat, lon, 40.0, 0.8),),
                 )  # fmt: skip
             lines.append(fix.to_json() + "\n")
         self.fixes.write_text("".join(lines))
-        toy.truth_csv(self.folder, len(offs_m), events)
+        toy.truth_csv(self.folder, len(offs_m), home=home)
 
     def score(self, *words: object) -> Result:
         with pytest.raises(SystemExit) as stop:
@@ -116,3 +118,70 @@ def test_an_alert_limit_that_is_no_length_is_refused(tool: Tool, limit: str) -> 
 def test_a_missing_file_is_refused(tool: Tool) -> None:
     tool.fixes.unlink()
     assert_refused(tool.score(), f"{tool.fixes}: cannot be read (No such file or directory)")
+
+
+def test_the_page_is_written_beside_what_is_printed(tool: Tool) -> None:
+    page = tool.folder / "page.html"
+    result = tool.score("--html", page, "--json")
+    assert (result.code, result.err) == (0, f"page: {page}\n")
+    assert json.loads(result.out)["frames"] == 4
+    text = page.read_text()
+    assert text.startswith("<!doctype html>") and "<h1>Score of fixes.jsonl</h1>" in text
+
+
+def test_a_page_is_replaced_only_when_told_so(tool: Tool) -> None:
+    page = tool.folder / "page.html"
+    page.write_text("mine")
+    assert_refused(
+        tool.score("--html", page), f"{page}: already exists; pass --overwrite to replace it"
+    )
+    assert page.read_text() == "mine"
+    assert tool.score("--html", page, "--overwrite").code == 0
+    assert page.read_text() != "mine"
+
+
+@pytest.fixture
+def home(toy_pack: Path) -> LocalFrame:
+    """The middle of the toy pack."""
+    with open_pack(toy_pack) as pack:
+        return pack.frame
+
+
+def test_the_map_shows_the_packs_imagery(tool: Tool, toy_pack: Path, home: LocalFrame) -> None:
+    tool.fly(1, 2, None, 30, home=home)
+    page = tool.folder / "page.html"
+    assert tool.score("--html", page, "--pack", toy_pack).code == 0
+    assert "<image" in page.read_text()
+
+
+def test_a_flight_without_any_fix_has_a_page_too(
+    tool: Tool, toy_pack: Path, home: LocalFrame
+) -> None:
+    tool.fly(None, None, home=home)
+    page = tool.folder / "page.html"
+    assert tool.score("--html", page, "--pack", toy_pack).code == 0
+    assert "No fix bears a protection level." in page.read_text()
+
+
+def test_a_pack_without_a_page_is_refused(tool: Tool, toy_pack: Path) -> None:
+    assert_refused(
+        tool.score("--pack", toy_pack),
+        f"--pack {toy_pack}: only the page shows it; add --html PAGE",
+    )
+
+
+def test_a_pack_of_another_place_is_refused_and_leaves_no_page(tool: Tool, toy_pack: Path) -> None:
+    page = tool.folder / "page.html"
+    assert_refused(
+        tool.score("--html", page, "--pack", toy_pack),
+        f"{toy_pack}: holds no ground of this flight; give the pack that it was flown with",
+    )
+    assert not page.exists()
+
+
+def test_a_pack_that_is_none_is_refused_and_leaves_no_page(tool: Tool) -> None:
+    page = tool.folder / "page.html"
+    result = tool.score("--html", page, "--pack", tool.truth)
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+    assert result.err.startswith(f"error: {tool.truth}: ")
+    assert not page.exists()

@@ -12,9 +12,9 @@ from s4g.runtime.score_read import ScoredFix
 HOME = LocalFrame(47.0, 8.0)
 
 
-def place(east_m: float, north_m: float = 0.0) -> tuple[float, float]:
-    """Latitude and longitude of a place near home."""
-    lat, lon = HOME.to_wgs84(east_m, north_m)
+def place(east_m: float, home: LocalFrame = HOME) -> tuple[float, float]:
+    """Latitude and longitude of a place so far east of home."""
+    lat, lon = home.to_wgs84(east_m, 0.0)
     return float(lat), float(lon)
 
 
@@ -43,9 +43,12 @@ def flown(*offs_m: float | None, **changes: Any) -> list[ScoredFix]:
     return [fix(number, off_m, **changes) for number, off_m in enumerate(offs_m)]
 
 
-def truth_csv(folder: Path, count: int, events: dict[int, str] | None = None) -> Path:
+def truth_csv(
+    folder: Path, count: int, events: dict[int, str] | None = None, home: LocalFrame = HOME
+) -> Path:
     """A drone that stays at home for `count` seconds."""
     path = folder / "truth.csv"
-    rows = [f"{t},47,8,{(events or {}).get(t, '')}" for t in range(count)]
+    place = f"{home.lat_deg},{home.lon_deg}"
+    rows = [f"{t},{place},{(events or {}).get(t, '')}" for t in range(count)]
     path.write_text("\n".join(["t,lat,lon,event", *rows]) + "\n")
     return path

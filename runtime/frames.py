@@ -1,12 +1,14 @@
 """Frames from where the user says: photos, folders, video files, cameras, streams.
 
-A frame of a file arrives encoded and is decoded late, because the pose that comes with it tells
-how much detail is needed. Clocks: `t` is the source's own (position in the video, the driver's
-timestamp); `arrived_s` is the monotonic clock, for latencies.
+A photo arrives encoded and is decoded late, because the pose that comes with it tells how much
+detail is needed. Clocks: `t` is the position in a video, and for live cameras the time of capture
+on the machine's monotonic clock; `arrived_s` is always on the latter, for latencies. Files give
+every frame they hold, and the same each time; live cameras the newest, or that there is none.
 """
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,7 +33,7 @@ class Frame:
 
     Attributes:
         index: 0, 1, 2 … in the source; dropped live frames are not counted.
-        t: seconds on the source's clock, None for photos.
+        t: seconds: position in the video, or monotonic time of capture; None for photos.
         file: name of the photo without its folder, None for videos and cameras.
         name: what to call the frame in errors.
         width_px: columns at full size.
@@ -75,11 +77,91 @@ class Frame:
         return rgb, max_reduction
 
 
+@dataclass(frozen=True)
+class Outage:
+    """A live source delivers nothing, or nothing recent; told again and again while that lasts.
+
+    Attributes:
+        t: monotonic time at which this was found, comparable with `Frame.t` of the source.
+        arrived_s: the same.
+        reason: how long there was no frame and why, as far as is known; one line.
+    """
+
+    t: float
+    arrived_s: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class CameraMode:
+    """What a V4L2 device is asked for; OpenCV takes 640 x 480 where nobody asks.
+
+    Attributes:
+        width_px: columns.
+        height_px: rows.
+        fourcc: pixel format, None for what OpenCV chooses.
+    """
+
+    width_px: int
+    height_px: int
+    fourcc: str | None = None
+
+
+def parse_mode(text: str) -> CameraMode:
+    """Read `WxH` or `WxH:FOURCC`, such as `1280x720:MJPG`.
+
+    Raises:
+        InputError: it is neither.
+    """
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)(?::([\x21-\x7e]{4}))?", text)
+    if match is None:
+        raise InputError(
+            f"--camera-mode {text}: not WxH or WxH:FOURCC; give something like 1280x720:MJPG"
+        )
+    return CameraMode(int(match[1]), int(match[2]), match[3])
+
+
+@dataclass(frozen=True)
+class LiveOptions:
+    """How a live source is read.
+
+    Attributes:
+        max_age_s: frames taken longer ago than this are not handed on.
+        latency_ms: from exposure to arrival, for sources whose driver does not tell: all but V4L2.
+        outage_period_s: an outage is told after this long without a frame, and each time it has
+            lasted that much longer.
+        give_up_s: an outage this long ends the run; None for never.
+        mode: what a V4L2 device is asked for.
+    """
+
+    max_age_s: float = 0.5
+    latency_ms: float = 0.0
+    outage_period_s: float = 0.5
+    give_up_s: float | None = None
+    mode: CameraMode | None = None
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            InputError: no frame could ever be young enough.
+        """
+        if not 0 <= self.latency_ms < self.max_age_s * 1e3:
+            raise InputError(
+                f"--latency-ms {self.latency_ms:g}: must be at least 0 and less than --max-age "
+                f"{self.max_age_s:g} s, or every frame is too old"
+            )
+
+
 class FrameSource(Protocol):
     """Something that yields frames in order."""
 
     name: str
-    dropped: int  # live frames that were overtaken by newer ones
+
+    @property
+    def dropped(self) -> int:
+        """Live frames that were overtaken by newer ones."""
+        ...
 
     @property
     def count(self) -> int | None:
@@ -91,7 +173,7 @@ class FrameSource(Protocol):
 
         Raises:
             InputError: a file is corrupt.
-            S4GError: a live source went silent.
+            S4GError: a live source was silent for longer than it may be.
         """
         ...
 
@@ -147,21 +229,24 @@ class PhotoFiles:
         """Nothing to release."""
 
 
-def open_frames(source: str) -> FrameSource:
+def open_frames(source: str, live: LiveOptions | None = None) -> FrameSource:
     """Open what follows `--camera`.
 
     Args:
         source: a device (`/dev/video0` or `0`), a URL, a GStreamer pipeline (`… ! …`), a video
             file, a photo, or a folder of photos.
+        live: how to read it where it is live; files do not ask.
 
     Raises:
         InputError: there is no such thing, or this OpenCV cannot open it.
     """
-    from .video import LiveCamera, VideoFile
+    from .camera import LiveCamera
+    from .camera_open import live_kind
+    from .video import VideoFile
 
     path = Path(source)
-    if source.isdigit() or source.startswith("/dev/") or "://" in source or " ! " in source:
-        return LiveCamera(source)
+    if live_kind(source) is not None:
+        return LiveCamera(source, live)  # type: ignore[return-value]  # yields outages, too
     if path.is_dir() or (path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES):
         return PhotoFiles(path)
     if path.is_file():

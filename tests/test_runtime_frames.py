@@ -5,7 +5,7 @@ import pytest
 
 from s4g.core.errors import InputError
 from s4g.core.images import encode_rgb
-from s4g.runtime.frames import PhotoFiles, open_frames
+from s4g.runtime.frames import CameraMode, LiveOptions, PhotoFiles, open_frames, parse_mode
 
 
 def picture(red: int, height: int = 45, width: int = 61) -> np.ndarray:
@@ -108,3 +108,42 @@ def test_a_photo_whose_pixels_cannot_be_decoded_is_named(tmp_path: Path) -> None
     assert str(error.value) == (
         f"{path}: not an image that can be decoded; replace or remove the file"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "mode"),
+    [
+        ("1280x720", CameraMode(1280, 720)),
+        ("1920x1080:MJPG", CameraMode(1920, 1080, "MJPG")),
+        ("640x480:Y16!", CameraMode(640, 480, "Y16!")),
+    ],
+)
+def test_a_mode_is_a_size_and_perhaps_a_format(text: str, mode: CameraMode) -> None:
+    assert parse_mode(text) == mode
+
+
+@pytest.mark.parametrize("text", ["", "1280", "x720", "1280x720:", "1280x720:MJPEG", "-1x5", "0x0"])
+def test_what_is_no_mode_is_refused(text: str) -> None:
+    with pytest.raises(InputError) as error:
+        parse_mode(text)
+    assert str(error.value) == (
+        f"--camera-mode {text}: not WxH or WxH:FOURCC; give something like 1280x720:MJPG"
+    )
+
+
+@pytest.mark.parametrize(("max_age_s", "latency_ms"), [(0.5, 500.0), (0.1, -1.0), (0.0, 0.0)])
+def test_a_latency_that_makes_every_frame_too_old_is_refused(
+    max_age_s: float, latency_ms: float
+) -> None:
+    with pytest.raises(InputError) as error:
+        LiveOptions(max_age_s, latency_ms)
+    assert str(error.value) == (
+        f"--latency-ms {latency_ms:g}: must be at least 0 and less than --max-age {max_age_s:g} s, "
+        "or every frame is too old"
+    )
+
+
+@pytest.mark.parametrize("latency_ms", [float("nan"), float("inf")])
+def test_a_latency_that_is_no_number_is_refused(latency_ms: float) -> None:
+    with pytest.raises(InputError, match="--latency-ms"):
+        LiveOptions(latency_ms=latency_ms)

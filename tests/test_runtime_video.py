@@ -1,17 +1,15 @@
-import threading
-import time
+import shutil
+import subprocess
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from s4g.core.errors import InputError, S4GError
-from s4g.runtime import video
+from s4g.core.errors import InputError
+from s4g.runtime.frame_buffers import FrameBuffers
 from s4g.runtime.frames import open_frames
-from s4g.runtime.video import LiveCamera, has_gstreamer, live_time_s
-
-BUILD_WITH = "  Video I/O:\n    FFMPEG:      YES\n    GStreamer:   YES (1.20.3)\n"
+from s4g.runtime.video import is_picture, to_rgb
 
 
 def write_video(path: Path, count: int = 8, step: int = 30, fps: float = 4.0) -> None:
@@ -66,124 +64,70 @@ def test_a_file_that_is_no_video_is_refused(tmp_path: Path) -> None:
     )
 
 
-def test_a_device_that_is_not_there_is_refused() -> None:
+def test_the_same_video_gives_the_same_frames_and_none_is_dropped(tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.avi", 30, step=8)
+
+    def played() -> list[tuple[int, float | None, bytes]]:
+        frames = open_frames(str(tmp_path / "clip.avi")).frames()
+        return [(f.index, f.t, f.rgb()[0].tobytes()) for f in frames]
+
+    first = played()
+    assert [index for index, _, _ in first] == list(range(30))
+    assert first == played()
+
+
+def test_frames_of_a_video_that_are_kept_do_not_change(tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.avi")
+    kept = [(f, f.rgb()[0].copy()) for f in open_frames(str(tmp_path / "clip.avi")).frames()]
+    assert all((frame.rgb()[0] == rgb).all() for frame, rgb in kept)
+
+
+def test_frames_of_a_video_that_are_let_go_share_their_memory(tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.avi")
+    frames = open_frames(str(tmp_path / "clip.avi")).frames()
+    assert len({frame.rgb()[0].ctypes.data for frame in frames}) <= 2
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg to write a bare stream with")
+def test_a_video_without_times_is_refused(tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.avi")
+    bare = tmp_path / "clip.h264"
+    command = ["ffmpeg", "-v", "error", "-i", str(tmp_path / "clip.avi"), str(bare)]
+    subprocess.run(command, check=True)
     with pytest.raises(InputError) as error:
-        open_frames("/dev/video987")
-    assert str(error.value).startswith("--camera /dev/video987: no device /dev/video987; found ")
-
-
-def test_a_device_number_means_its_node() -> None:
-    with pytest.raises(InputError, match="--camera 987: no device /dev/video987"):
-        open_frames("987")
-
-
-def test_a_stream_nobody_serves_is_refused() -> None:
-    with pytest.raises(InputError) as error:
-        open_frames("rtsp://127.0.0.1:9/none")
+        list(open_frames(str(bare)).frames())
     assert str(error.value) == (
-        "--camera rtsp://127.0.0.1:9/none: no stream there within 10 s; check address, network "
-        "and password"
+        f"--camera {bare}: frame 1 is at 0 s, not after the one before it; give the video times: "
+        "ffmpeg -r FPS -i VIDEO NEW.mp4"
     )
 
 
-def test_gstreamer_is_detected_in_opencvs_build_information() -> None:
-    assert has_gstreamer(BUILD_WITH)
-    assert not has_gstreamer(BUILD_WITH.replace("YES (1", "NO (1"))
-    assert not has_gstreamer("")
+@pytest.mark.parametrize(
+    ("shape", "pixel", "seen"),
+    [
+        ((2, 3), 7, [7, 7, 7]),
+        ((2, 3, 1), [7], [7, 7, 7]),
+        ((2, 3, 3), [1, 2, 3], [3, 2, 1]),
+        ((2, 3, 4), [1, 2, 3, 9], [3, 2, 1]),
+    ],
+)
+def test_pictures_of_opencv_become_rgb(shape, pixel, seen) -> None:
+    image = np.full(shape, pixel, np.uint8)
+    assert is_picture(image)
+    rgb = to_rgb(image, FrameBuffers())
+    assert rgb.shape == (2, 3, 3)
+    assert (rgb == seen).all()
 
 
-@pytest.mark.skipif(has_gstreamer(cv2.getBuildInformation()), reason="this OpenCV has GStreamer")
-def test_without_gstreamer_a_pipeline_names_the_remedy() -> None:
-    with pytest.raises(InputError) as error:
-        open_frames("videotestsrc ! appsink")
-    assert str(error.value) == (
-        f"--camera 'videotestsrc ! appsink': this OpenCV {cv2.__version__} is built without "
-        "GStreamer (the pip wheels are); use the system's OpenCV (apt install python3-opencv, or "
-        "JetPack's), or give a device or URL"
-    )
-
-
-def test_the_drivers_timestamp_counts_only_on_the_monotonic_clock() -> None:
-    assert live_time_s(99.96, 100.0) == 99.96
-    assert live_time_s(100.01, 100.0) == 100.0  # not from the future
-    assert live_time_s(3.5, 100.0) == 100.0  # a stream's own clock
-
-
-class ScriptedCapture:
-    """Stands in for a device: frames numbered in their red channel, handed out by a semaphore."""
-
-    def __init__(self, count: int) -> None:
-        self.tickets = threading.Semaphore(0)
-        self.count, self.read_frames, self.released = count, 0, False
-
-    def read(self) -> tuple[bool, np.ndarray | None]:
-        self.tickets.acquire()
-        if self.read_frames >= self.count:
-            return False, None
-        image = np.zeros((4, 6, 3), np.uint8)
-        image[..., 2] = self.read_frames
-        self.read_frames += 1
-        return True, image
-
-    def get(self, _: int) -> float:
-        return 0.0
-
-    def release(self) -> None:
-        self.released = True
-
-
-def live(monkeypatch: pytest.MonkeyPatch, count: int) -> tuple[LiveCamera, ScriptedCapture]:
-    capture = ScriptedCapture(count)
-    monkeypatch.setattr(video, "_open_live", lambda source: capture)
-    return LiveCamera("0"), capture
-
-
-def wait_until(check: object) -> None:
-    for _ in range(500):
-        if check():  # type: ignore[operator]
-            return
-        time.sleep(0.01)
-    pytest.fail("the grab thread did not get on")
-
-
-def test_a_slow_reader_gets_the_newest_frame_and_the_others_are_counted(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    camera, capture = live(monkeypatch, 10)
-    capture.tickets.release(5)
-    wait_until(lambda: capture.read_frames == 5 and camera.dropped == 4)
-    frames = camera.frames()
-    assert next(frames).rgb()[0][0, 0, 0] == 4
-    capture.tickets.release(1)
-    frame = next(frames)
-    assert (frame.index, frame.rgb()[0][0, 0, 0], camera.dropped) == (1, 5, 4)
-    capture.tickets.release(20)
-    camera.close()
-    assert capture.released
-
-
-def test_a_camera_that_ends_is_a_failure_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    camera, capture = live(monkeypatch, 1)
-    capture.tickets.release(1)
-    frames = camera.frames()
-    next(frames)
-    capture.tickets.release(1)
-    with pytest.raises(S4GError) as error:
-        next(frames)
-    assert not isinstance(error.value, InputError)
-    assert str(error.value) == (
-        "--camera 0: the source ended after 1 frames; check cable, power and network"
-    )
-    camera.close()
-
-
-def test_a_camera_that_goes_silent_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(video, "STALL_S", 0.05)
-    camera, capture = live(monkeypatch, 1)
-    with pytest.raises(S4GError) as error:
-        next(camera.frames())
-    assert str(error.value) == (
-        "--camera 0: no frame for 0.05 s after 0 frames; check cable, power and network"
-    )
-    capture.tickets.release(5)
-    camera.close()
+@pytest.mark.parametrize(
+    "image",
+    [
+        None,
+        np.zeros((0, 0, 3), np.uint8),
+        np.zeros((4, 5, 2), np.uint8),
+        np.zeros((4, 5), np.uint16),
+        np.zeros((20,), np.uint8),
+    ],
+)
+def test_what_is_no_picture_is_told_from_one(image: np.ndarray | None) -> None:
+    assert not is_picture(image)

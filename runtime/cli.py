@@ -128,6 +128,8 @@ def run(
         total = min(source.count or 0, max_frames or source.count or 0)
         say(f"encoder: {describe(engine)}")
         fixes = _stream(results, source, total, out, overwrite, quiet, keep)
+        if (complaint := poses.complaint()) is not None:
+            raise InputError(complaint)
         if engine.spec.unknown_score <= 0:
             say(
                 f"note: {engine.name} is not calibrated: ground that the pack does not hold may "
@@ -235,7 +237,8 @@ def _stream(
                     file.write(line + "\n")
                 if keep:
                     fixes.append(parse_fix(line, "fix"))
-                stages.append(times)
+                if times:
+                    stages.append(times)
                 frames += 1
                 issued += fix.lat is not None
                 advance(1)

@@ -35,6 +35,7 @@ class Reason(str, Enum):
     UNIFORM = "uniform"  # fog, cloud, water, a covered lens
     BLURRED = "blurred"
     AMBIGUOUS = "ambiguous"  # several places in the pack look alike
+    STALE = "stale"  # nothing was recognised for so long that the position is no longer known
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ from ..core.errors import InputError
 from ..core.warp import FrameWarp
 from ..tilepacks.reader import Pack
 from .fix import Candidate, Diagnostics, Fix, Reason, State
-from .frames import RGB, Frame, FrameSource
+from .frames import RGB, Frame, FrameSource, Outage
 from .intrinsics import Lens
 from .locate import Estimate, Evidence, gather, joined, locate
 from .normalise import (
     WANTED_PATCHES,
     PatchPlan,
+    brighten,
     cut_patches,
     find_level,
     max_reduction,
@@ -208,12 +209,14 @@ class Localiser:
         queries: Embeddings | None = None
         if self._frame_engine is None:
             cut_patches(rgb, warps, patches)
+            fault = picture_fault(patches[0]) if first == 0 else None
+            brighten(patches)
         else:
             clock.done("normalise")
             judged = patches if first == 0 else None
             queries = self._frame_engine.embed_frame(rgb, warps, judged)
             clock.done("embed")
-        fault = picture_fault(patches[0]) if first == 0 else None
+            fault = picture_fault(patches[0]) if first == 0 else None
         clock.done("normalise")
         if fault is not None:
             return fault
@@ -247,6 +250,11 @@ class FixMaker:
         self._bounds_m = pack.frame.local_bounds(pack.bounds)
         self._diagnostics = diagnostics
         self._anchor_t: float | None = None
+
+    def without(self, frame: int, t: float | None, file: str | None, reason: Reason) -> Fix:
+        """Return what is said of a frame that cannot be looked at, or of none at all."""
+        age_s = None if t is None or self._anchor_t is None else t - self._anchor_t
+        return Fix(frame, t, State.NO_FIX, file, reason, anchor_age_s=age_s)
 
     def fix(self, frame: Frame, sample: Sample, finding: Finding) -> Fix:
         """Return the fix of a frame, its latency still open."""
@@ -325,6 +333,9 @@ def run_frames(
 ) -> Iterator[tuple[Fix, Stages]]:
     """Yield a fix and its stages' milliseconds for every frame of a source.
 
+    A live source that shows nothing, and telemetry that tells nothing, give fixes that say so,
+    without stages.
+
     Args:
         source: where the frames come from.
         telemetry: attitude and height for each of them.
@@ -334,14 +345,24 @@ def run_frames(
         max_frames: stop after this many.
 
     Raises:
-        InputError: a frame is corrupt or the telemetry does not cover it.
+        InputError: a frame is corrupt.
         S4GError: the camera was lost.
     """
     pace = Pace() if realtime else None
+    latest = 0
     for frame in source.frames():
+        if isinstance(frame, Outage):
+            yield maker.without(latest, frame.t, None, Reason.NO_FRAMES), {}
+            continue
+        latest = frame.index
         if max_frames is not None and frame.index >= max_frames:
             return
         sample = telemetry.at(frame)
+        lacking = sample if isinstance(sample, Reason) else _lacking(sample)
+        if isinstance(sample, Reason) or lacking is not None:
+            assert lacking is not None
+            yield maker.without(frame.index, frame.t, frame.file, lacking), {}
+            continue
         if pace is not None:
             frame = pace.hold(frame, frame.t if frame.t is not None else sample.t)
         clock = StageClock()
@@ -349,6 +370,13 @@ def run_frames(
         fix = maker.fix(frame, sample, finding)
         latency_ms = (time.monotonic() - frame.arrived_s) * 1e3
         yield replace(fix, latency_ms=latency_ms), clock.ms | {"total": latency_ms}
+
+
+def _lacking(sample: Sample) -> Reason | None:
+    """Return what a sample does not tell and localising needs."""
+    if not sample.agl_known:
+        return Reason.NO_HEIGHT
+    return None if sample.yaw_known and sample.tilt_known else Reason.NO_TELEMETRY
 
 
 class Pace:

@@ -233,7 +233,7 @@ def test_telemetry_without_a_column_is_refused(tool: Tool, tmp_path: Path) -> No
     table.write_text("file,yaw_deg,pitch_deg,agl_m\nphoto_0.jpg,0,0,100\n")
     assert_refused(
         tool.run(telemetry=table),
-        f"{table}: lacks the column roll_deg; found file, yaw_deg, pitch_deg, agl_m",
+        f"{table}: has pitch_deg but no roll_deg; give both of them or neither",
     )
 
 
@@ -247,11 +247,25 @@ def test_telemetry_that_does_not_cover_the_frames_is_refused(
         f"{table}: has no rows; expected a header line and one row per frame",
     )
     lines = toy_flight.telemetry.read_text().splitlines(True)
-    table.write_text(lines[0] + lines[2])
-    assert_refused(
-        tool.run(telemetry=table),
-        f"{table}: has no row for frame photo_0.jpg; add it or remove the frame",
+    table.write_text(lines[0] + lines[1].replace("photo_0", "photo_9"))
+    result = tool.run(telemetry=table)
+    assert result.code == 2
+    assert result.err.splitlines()[-1] == (
+        f"error: {table}: covers no frame: of the 1 files it lists, photo_9.jpg first, none is a "
+        "frame with attitude or height; check the 'file' column"
     )
+
+
+def test_a_frame_without_telemetry_has_no_fix_and_says_why(
+    tool: Tool, toy_flight: Any, tmp_path: Path
+) -> None:
+    table = tmp_path / "t.csv"
+    lines = toy_flight.telemetry.read_text().splitlines(True)
+    table.write_text("".join(lines[:-1]))
+    result = tool.run(telemetry=table)
+    assert result.code == 0
+    last = json.loads(result.out.splitlines()[-1])
+    assert (last["state"], last["reason"], last["lat"]) == ("NO_FIX", "no_telemetry", None)
 
 
 def test_a_pack_cut_short_is_refused(tool: Tool, toy_pack: Path, tmp_path: Path) -> None:
@@ -339,9 +353,9 @@ def test_photos_without_telemetry_are_read_as_exif(tool: Tool, toy_flight: Any) 
     assert result.err.splitlines() == [
         "no --telemetry: reading attitude and height from the photos (exif)",
         ENCODER,
-        f"error: {toy_flight.photos}/photo_0.jpg: --telemetry exif needs "
-        "drone-dji:GimbalYawDegree in the photo's XMP, which it lacks; pass --telemetry FILE.csv "
-        "instead",
+        "0 fixes from 6 frames",
+        "error: --telemetry exif: no photo tells its attitude or height (XMP "
+        "drone-dji:Gimbal…Degree, RelativeAltitude); pass --telemetry FILE.csv instead",
     ]
 
 

@@ -14,13 +14,13 @@ from s4g.core.geo import distance_m
 from s4g.core.warp import FrameWarp, cut_with_opencv
 from s4g.runtime import locate, pipeline
 from s4g.runtime.fix import Fix, Reason, State
-from s4g.runtime.frames import Frame, PhotoFiles
+from s4g.runtime.frames import Frame, Outage, PhotoFiles
 from s4g.runtime.intrinsics import Lens
 from s4g.runtime.locate import Estimate, Evidence
 from s4g.runtime.normalise import PatchPlan
 from s4g.runtime.pipeline import Finding, FixMaker, Localiser, Pace, run_frames
 from s4g.runtime.score import read_truth
-from s4g.runtime.telemetry import CsvTelemetry, Sample, read_telemetry
+from s4g.runtime.telemetry import Sample, read_telemetry
 from s4g.tilepacks.reader import Pack, open_pack
 
 
@@ -322,13 +322,41 @@ def test_realtime_needs_times() -> None:
     )
 
 
-def test_telemetry_that_does_not_cover_a_frame_names_it(pack, localiser, toy_flight) -> None:
+def test_a_frame_that_the_telemetry_does_not_cover_has_no_fix(pack, localiser, toy_flight) -> None:
     whole = read_telemetry(toy_flight.telemetry)
     rows = {k: v for k, v in whole.row_of_file.items() if k != "photo_3.jpg"}
-    telemetry = CsvTelemetry("t.csv", whole.columns, rows)
-    results = run_frames(PhotoFiles(toy_flight.photos), telemetry, localiser, FixMaker(pack))
-    with pytest.raises(InputError) as error:
-        list(results)
-    assert str(error.value) == (
-        "t.csv: has no row for frame photo_3.jpg; add it or remove the frame"
-    )
+    telemetry = dataclasses.replace(whole, row_of_file=rows)
+    results = list(run_frames(PhotoFiles(toy_flight.photos), telemetry, localiser, FixMaker(pack)))
+    reasons = [fix.reason for fix, _ in results]
+    assert reasons == [None, None, None, Reason.NO_TELEMETRY, None, None]
+    assert results[3][1] == {}
+
+
+@pytest.mark.parametrize(
+    ("lacking", "reason"),
+    [
+        ("agl_known", Reason.NO_HEIGHT),
+        ("yaw_known", Reason.NO_TELEMETRY),
+        ("tilt_known", Reason.NO_TELEMETRY),
+    ],
+)
+def test_what_is_not_known_of_the_camera_is_not_made_up(
+    pack, localiser, toy_flight, lacking, reason
+) -> None:
+    class Lacking:
+        def at(self, frame: Frame) -> Sample:
+            return dataclasses.replace(sample(), **{lacking: False})
+
+    results = run_frames(PhotoFiles(toy_flight.photos), Lacking(), localiser, FixMaker(pack))
+    fix, _ = next(results)
+    assert (fix.state, fix.reason, fix.lat) == (State.NO_FIX, reason, None)
+
+
+def test_a_camera_that_shows_nothing_gives_no_fix(pack, localiser, toy_flight) -> None:
+    class Dead:
+        def frames(self):
+            yield Outage(7.0, 7.0, "no frame for 1.0 s")
+
+    telemetry = read_telemetry(toy_flight.telemetry)
+    ((fix, stages),) = run_frames(Dead(), telemetry, localiser, FixMaker(pack))
+    assert (fix.state, fix.reason, fix.t, stages) == (State.NO_FIX, Reason.NO_FRAMES, 7.0, {})

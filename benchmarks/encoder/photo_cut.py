@@ -18,6 +18,7 @@ from s4g.core.camera import (
     pixel_from_ground,
 )
 from s4g.core.warp import FrameWarp, cut_with_opencv
+from s4g.runtime.normalise import brighten
 
 # Of the frame, in which the middle of a query may lie.
 _INNER = 0.8
@@ -47,7 +48,9 @@ def cut(
     half = size_px / 2
     ends = apply_homography(matrix, [[half, half], [half + 1, half], [half, half + 1]])
     shrink = max(1, int(np.linalg.norm(ends[1:] - ends[0], axis=1).min()))
-    return cut_with_opencv(image, FrameWarp(camera, matrix, shrink, size_px))
+    patch = cut_with_opencv(image, FrameWarp(camera, matrix, shrink, size_px))
+    brighten(patch[None])  # as the runtime does
+    return patch
 
 
 def map_of(

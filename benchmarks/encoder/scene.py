@@ -23,6 +23,7 @@ from s4g.core.geo import LocalFrame
 from s4g.core.ground import ArrayGround, GroundWindow
 from s4g.core.sources import open_ground
 from s4g.core.warp import north_up_patch
+from s4g.runtime.normalise import brighten
 
 # The camera of simulated flights; a patch covers half of the frame's short side, so that a wrong
 # height or heading still leaves it inside the frame.
@@ -141,7 +142,9 @@ def foot_below(attitude: Attitude, place_m: tuple[float, float]) -> tuple[float,
 def normalised(frame: Images, reported: Attitude, footprint_m: float, size_px: int) -> Images:
     """Return a frame's middle (S, S, 3) north-up and to scale, by what telemetry says."""
     middle_m = look_point_m(CAMERA, reported)
-    return north_up_patch(frame, CAMERA, reported, middle_m, footprint_m, size_px)[0]
+    patch = north_up_patch(frame, CAMERA, reported, middle_m, footprint_m, size_px)[0]
+    brighten(patch[None])  # as the runtime does
+    return patch
 
 
 def shots(

@@ -1,0 +1,315 @@
+"""Fixes over time: belief and tail together decide where the drone is and whether to say so.
+
+Each frame moves both on, weighs the whole pack anew, and corrects the tail with what it shows near
+the prediction. A position is given only where the belief holds nearly all of its mass around the
+tail; one that frames contradict is withdrawn within seconds, and a new place is taken up at once
+only when nothing was known before: a drone is carried away more rarely than ground repeats itself.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..tilepacks.reader import Pack
+from .belief import Belief, Implied
+from .fix import Candidate, Diagnostics, Fix, Reason, State
+from .frames import Frame
+from .locate import (
+    HPL_PER_SIGMA,
+    KERNEL_SHARE,
+    MODE_REACH,
+    OUTLIER_FLOOR,
+    TILT_SIGMA_RAD,
+    Estimate,
+    Evidence,
+    Floats,
+    locate_near,
+    tile_probabilities,
+)
+from .pipeline import TOP_TILES, Finding, FixMaker
+from .tail import GATE, REPORTED, UNKNOWN, MotionModel, Tail
+from .telemetry import Sample
+
+# The belief's cells, as a share of the smallest tiles: finer than its kernel.
+_CELL_SHARE = 0.25
+# Half a footprint on, half of what a frame shows is new, and as good as another frame.
+_NEWS_SHARE = 0.5
+_LEAST_NEWS = 0.05
+# Where nothing tells how fast the drone flies, it is supposed to move at least so fast.
+_SUPPOSED_MPS = 12.0
+# Frames' worth of new ground, all agreeing, before a place is believed at first.
+_FIRST_NEWS = 3.0
+# ... and seconds of it before a place far from where the drone was known to be.
+_JUMP_S = 10.0
+_TAKEN_MASS = 0.99
+# Below this share of the belief around it a position is not given.
+_KEPT_MASS = 0.95
+# Probability a second that all is wrong.
+_LEAK_PER_S = 1e-3
+# Frames that surely see another place withdraw the position after so long.
+_CONTRADICTED_S = 1.5
+# A position without a match is given up when it is this uncertain, in footprints.
+_LOST_FOOTPRINTS = 0.5
+# A match must hold this much of its patch's probability near the prediction.
+_ANCHOR_MASS = 0.5
+# Of the attitude's error half stays the same for a whole flight, and no filter averages it out.
+_STEADY_TILT = 0.5
+# Longer gaps between frames, or times that go back, are jumps of a clock.
+_LONGEST_GAP_S = 60.0
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where the drone says it starts: within `radius_m` of a place, with 95 %."""
+
+    lat_deg: float
+    lon_deg: float
+    radius_m: float
+
+
+class Tracker:
+    """Turns findings into fixes over time.
+
+    Attributes:
+        resets: how often another place was taken up than the one believed before.
+    """
+
+    def __init__(self, pack: Pack, start: Start | None = None, diagnostics: bool = False) -> None:
+        """Believe in every place of the pack alike, or in those around `start`."""
+        self._pack = pack
+        self._spec = pack.spec
+        self._diagnostics = diagnostics
+        self._single = FixMaker(pack, diagnostics)
+        self._agl_m = 0.0
+        self._bounds_m = pack.frame.local_bounds(pack.bounds)
+        smallest_m = min(level.footprint_m for level in pack.levels)
+        # A drone beyond the border may still see ground of the pack.
+        more_m = max(level.footprint_m for level in pack.levels)
+        west, south, east, north = self._bounds_m
+        grid_m = west - more_m, south - more_m, east + more_m, north + more_m
+        self._belief = Belief(grid_m, _CELL_SHARE * smallest_m)
+        if start is not None:
+            start_e, start_n = pack.frame.to_local(start.lat_deg, start.lon_deg)
+            self._belief.start(float(start_e), float(start_n), start.radius_m)
+        self._tail: Tail | None = None
+        self._t: float | None = None
+        self._velocity: Floats | None = None
+        self._moved_m = math.inf  # since the last frame that was weighed
+        self._news = 0.0
+        self._anchor_t: float | None = None
+        self._doubted_t: float | None = None  # since when frames see another place
+        self._footprint_m = smallest_m
+        self.resets = 0
+
+    def without(self, frame: int, t: float | None, file: str | None, reason: Reason) -> Fix:
+        """Return what is said of a frame that cannot be looked at, or of none at all."""
+        if t is None:
+            return self._single.without(frame, t, file, reason)
+        self._predict(t, None)
+        return self._with_position(self._bare(frame, t, file, reason), self._agl_m, False)
+
+    def fix(self, frame: Frame, sample: Sample, finding: Finding) -> Fix:
+        """Return the fix of a frame, its latency still open; without a clock, of it alone."""
+        t = frame.t if frame.t is not None else sample.t
+        if t is None:
+            return self._single.fix(frame, sample, finding)
+        self._predict(t, sample)
+        self._agl_m = sample.attitude.agl_m
+        anchored = False
+        if finding.plan is not None and finding.evidence is not None:
+            anchored = self._weigh(t, sample, finding, finding.evidence)
+        fix = replace(
+            self._bare(frame.index, t, frame.file, finding.reason),
+            heading_deg=sample.attitude.yaw_deg % 360.0,
+            agl_m=sample.attitude.agl_m,
+        )
+        fix = self._with_candidates(fix, finding)
+        return self._with_position(fix, self._agl_m, anchored)
+
+    def _bare(self, frame: int, t: float, file: str | None, reason: Reason | None) -> Fix:
+        age_s = None if self._anchor_t is None else t - self._anchor_t
+        return Fix(frame, t, State.ACQUIRING, file, reason, anchor_age_s=age_s)
+
+    def _predict(self, t: float, sample: Sample | None) -> None:
+        before, self._t = self._t, t
+        seconds = 0.0 if before is None else t - before
+        if not 0 <= seconds <= _LONGEST_GAP_S:
+            seconds = 0.0
+        velocity, model, turned_mps = self._motion(sample)
+        if seconds == 0:
+            return
+        # A turn between two frames is known at its ends alone.
+        turn_m = turned_mps * seconds / 4
+        speed = float(np.linalg.norm(velocity))
+        unsure_m = math.hypot((model.sigma_mps + model.share * speed) * seconds, turn_m)
+        moved = velocity if self._tail is None else velocity + self._tail.state[2:]
+        self._belief.predict(moved * seconds, unsure_m, _LEAK_PER_S * seconds)
+        if self._tail is not None:
+            self._tail.predict(velocity, seconds, model)
+            self._tail.covariance[[0, 1], [0, 1]] += turn_m**2
+        if self._velocity is None:
+            known = 0.0 if self._tail is None else float(np.linalg.norm(self._tail.state[2:]))
+            speed = max(known, _SUPPOSED_MPS)
+        self._moved_m += speed * seconds
+
+    def _motion(self, sample: Sample | None) -> tuple[Floats, MotionModel, float]:
+        """Return the mean velocity since the last frame, its model, and how much it changed."""
+        if sample is None or sample.vel_e_mps is None or sample.vel_n_mps is None:
+            self._velocity = None
+            return np.zeros(2), UNKNOWN, 0.0
+        now = np.array([sample.vel_e_mps, sample.vel_n_mps])
+        before = now if self._velocity is None else self._velocity
+        self._velocity = now
+        return (now + before) / 2, REPORTED, float(np.linalg.norm(now - before))
+
+    def _weigh(self, t: float, sample: Sample, finding: Finding, evidence: Evidence) -> bool:
+        """Take in a frame; return whether it corrected the tail."""
+        assert finding.plan is not None
+        footprint_m = self._footprint_m = finding.plan.footprint_m
+        news = min(1.0, max(_LEAST_NEWS, self._moved_m / (_NEWS_SHARE * footprint_m)))
+        self._moved_m = 0.0
+        temperature = self._spec.temperature
+        own = tile_probabilities(
+            evidence.scores.astype(np.float64) / temperature, self._spec.unknown_score / temperature
+        )
+        positions = evidence.tiles_m - evidence.offsets_m[:, None, :]
+        share = _independent(evidence.offsets_m, footprint_m) / len(own)
+        self._belief.update(
+            [Implied(positions, own)], KERNEL_SHARE * footprint_m, OUTLIER_FLOOR, news * share
+        )
+        self._news += news
+        taken = self._take_up(t)
+        anchored = self._correct(t, sample, evidence, own, news) or taken
+        self._doubt(t, finding, anchored)
+        return anchored
+
+    def _correct(
+        self, t: float, sample: Sample, evidence: Evidence, own: Floats, news: float
+    ) -> bool:
+        """Correct the tail with what the frame shows near it."""
+        if self._tail is None:
+            return False
+        reach_m = self._reach_m(self._tail)
+        agl_m = sample.attitude.agl_m
+        found = locate_near(evidence, own, self._footprint_m, agl_m, self._tail.position_m, reach_m)
+        if found is None or found.mass < _ANCHOR_MASS:
+            return False
+        place = np.array([found.east_m, found.north_m])
+        # Frames of much the same ground are wrong alike.
+        sigma_m = found.sigma_m / math.sqrt(news)
+        if self._tail.distance2(place, sigma_m) > GATE:
+            return False
+        self._tail.correct(place, sigma_m)
+        self._anchor_t = t
+        return True
+
+    def _doubt(self, t: float, finding: Finding, anchored: bool) -> None:
+        """Remember since when frames surely see another place than the tail's."""
+        if self._tail is None or anchored:
+            self._doubted_t = None
+            return
+        seen = finding.estimate
+        if seen is None or not seen.is_certain:
+            return
+        away_m = math.dist((seen.east_m, seen.north_m), tuple(self._tail.position_m))
+        if away_m > self._reach_m(self._tail) and self._doubted_t is None:
+            self._doubted_t = t
+
+    def _take_up(self, t: float) -> bool:
+        """Start the tail where the belief has gathered, or move it there after long doubt."""
+        if self._news < _FIRST_NEWS:
+            return False
+        doubted_s = 0.0 if self._doubted_t is None else t - self._doubted_t
+        if self._tail is not None and doubted_s < _JUMP_S:
+            return False
+        mode = self._belief.mode(MODE_REACH * self._footprint_m)
+        if mode.mass < _TAKEN_MASS:
+            return False
+        if self._tail is not None:
+            apart_m = math.dist((mode.east_m, mode.north_m), tuple(self._tail.position_m))
+            if apart_m <= self._reach_m(self._tail):
+                return False
+            self.resets += 1
+        sigma_m = max(mode.spread_m, self._belief.cell_m / 2)
+        self._tail = Tail(mode.east_m, mode.north_m, sigma_m, REPORTED)
+        self._anchor_t, self._doubted_t = t, None
+        return True
+
+    def _reach_m(self, tail: Tail) -> float:
+        return MODE_REACH * self._footprint_m + 3 * tail.sigma_m
+
+    def _with_position(self, fix: Fix, agl_m: float, anchored: bool) -> Fix:
+        """Set the state, and the position where it may be given."""
+        if self._tail is None:
+            return replace(fix, reason=fix.reason or Reason.AMBIGUOUS)
+        tail, t = self._tail, fix.t
+        assert t is not None
+        sigma_m = math.hypot(tail.sigma_m, _STEADY_TILT * TILT_SIGMA_RAD * agl_m)
+        east, north = tail.position_m
+        held = self._belief.mass_within(float(east), float(north), self._reach_m(tail))
+        doubted = self._doubted_t is not None and t - self._doubted_t >= _CONTRADICTED_S
+        if not anchored and self._is_beyond(tail):
+            return replace(fix, state=State.OUT_OF_PACK)
+        if doubted or held < _KEPT_MASS:
+            return replace(fix, state=State.NO_FIX, reason=fix.reason or Reason.AMBIGUOUS)
+        if tail.sigma_m > _LOST_FOOTPRINTS * self._footprint_m:
+            return replace(fix, state=State.NO_FIX, reason=fix.reason or Reason.STALE)
+        lat, lon = (float(v) for v in self._pack.frame.to_wgs84(east, north))
+        return replace(
+            fix,
+            state=State.TRACK if anchored else State.DEGRADED,
+            reason=None if anchored else fix.reason,
+            lat=lat,
+            lon=lon,
+            sigma_m=sigma_m,
+            hpl_m=HPL_PER_SIGMA * sigma_m,
+            ve_mps=self._speed(0),
+            vn_mps=self._speed(1),
+            source="visual" if anchored else "propagated",
+        )
+
+    def _speed(self, axis: int) -> float:
+        assert self._tail is not None
+        reported = 0.0 if self._velocity is None else float(self._velocity[axis])
+        return reported + float(self._tail.state[2 + axis])
+
+    def _is_beyond(self, tail: Tail) -> bool:
+        """Tell whether the frame may see past the pack's border."""
+        margin_m = self._footprint_m / 2 + 3 * tail.sigma_m
+        west, south, east, north = self._bounds_m
+        x, y = tail.position_m
+        inside = (
+            west + margin_m <= x <= east - margin_m and south + margin_m <= y <= north - margin_m
+        )
+        return not inside
+
+    def _with_candidates(self, fix: Fix, finding: Finding) -> Fix:
+        if finding.evidence is None or finding.plan is None:
+            return fix
+        evidence, footprint_m = finding.evidence, finding.plan.footprint_m
+        east, north = evidence.tiles_m[0, :TOP_TILES].T
+        lat, lon = self._pack.frame.to_wgs84(east, north)
+        top = tuple(
+            Candidate(float(a), float(o), footprint_m, float(s))
+            for a, o, s in zip(lat, lon, evidence.scores[0], strict=False)
+        )
+        fix = replace(fix, score=float(evidence.scores[0, 0]), top=top)
+        if self._diagnostics and finding.estimate is not None:
+            fix = replace(fix, diagnostics=self._seen(finding.estimate, evidence, footprint_m))
+        return fix
+
+    def _seen(self, estimate: Estimate, evidence: Evidence, footprint_m: float) -> Diagnostics:
+        lat, lon = self._pack.frame.to_wgs84(estimate.east_m, estimate.north_m)
+        patches = len(evidence.offsets_m)
+        return Diagnostics(
+            float(lat), float(lon), estimate.mass, estimate.spread_m, footprint_m, patches
+        )
+
+
+def _independent(offsets_m: Floats, footprint_m: float) -> float:
+    """Return how many patches' worth of ground the patches of a frame show together."""
+    span = (offsets_m.max(axis=0) - offsets_m.min(axis=0)) / footprint_m + 1
+    return min(float(len(offsets_m)), float(span.prod()))

@@ -1,0 +1,261 @@
+"""Fixes over time: what is believed, when it is said, and when it is taken back."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from s4g.core.camera import Attitude
+from s4g.core.geo import BBox, LocalFrame
+from s4g.runtime.fix import Fix, Reason, State
+from s4g.runtime.frames import Frame
+from s4g.runtime.locate import Evidence, locate
+from s4g.runtime.normalise import PatchPlan
+from s4g.runtime.pipeline import Finding
+from s4g.runtime.telemetry import Sample
+from s4g.runtime.tracker import Start, Tracker
+
+FOOTPRINT_M, STRIDE_M = 80.0, 20.0
+SIDE_M = 4000.0
+SPEED_MPS, PERIOD_S, AGL_M = 15.0, 0.5, 120.0
+OFFSETS_M = np.array([[0.0, 0.0], [60.0, 40.0], [-60.0, 40.0], [-60.0, -40.0], [60.0, -40.0]])
+POSITIONLESS = {State.INIT, State.ACQUIRING, State.NO_FIX, State.OUT_OF_PACK}
+
+
+def make_pack() -> Any:
+    frame = LocalFrame(47.0, 8.0)
+    corners = [frame.to_wgs84(s * SIDE_M / 2, s * SIDE_M / 2) for s in (-1, 1)]
+    (south, west), (north, east) = ((float(a), float(b)) for a, b in corners)
+    return SimpleNamespace(
+        frame=frame,
+        bounds=BBox(west, south, east, north),
+        spec=SimpleNamespace(temperature=0.025, unknown_score=0.5),
+        levels=[SimpleNamespace(footprint_m=FOOTPRINT_M)],
+    )
+
+
+class Flight:
+    """A drone flying north-east, whose frames show the ground below it, or what they are told."""
+
+    def __init__(self, start: Start | None = None, at_m: tuple[float, float] = (-900.0, -900.0)):
+        self.pack = make_pack()
+        self.tracker = Tracker(self.pack, start)
+        self.rng = np.random.default_rng(7)
+        self.place_m = np.array(at_m)
+        self.velocity_mps = SPEED_MPS * np.array([math.sqrt(0.5), math.sqrt(0.5)])
+        self.t, self.index = 100.0, 0
+
+    def finding(self, seen_m: np.ndarray | None) -> Finding:
+        """What the pack says to a view of a place, or to ground that it does not hold."""
+        count = 24
+        tiles = self.rng.uniform(-SIDE_M / 2, SIDE_M / 2, (len(OFFSETS_M), count, 2))
+        scores = self.rng.uniform(0.30, 0.42, (len(OFFSETS_M), count))
+        if seen_m is not None:
+            views = seen_m + OFFSETS_M
+            corner = np.floor(views / STRIDE_M) * STRIDE_M
+            for i, (dx, dy) in enumerate(((0, 0), (1, 0), (0, 1), (1, 1))):
+                tiles[:, i] = corner + STRIDE_M * np.array([dx, dy])
+                away = np.linalg.norm(tiles[:, i] - views, axis=1) / FOOTPRINT_M
+                scores[:, i] = 0.9 - 0.8 * away + self.rng.normal(0, 0.02, len(away))
+        order = np.argsort(-scores, axis=1)
+        evidence = Evidence(
+            order,
+            np.take_along_axis(scores, order, axis=1).astype(np.float32),
+            np.take_along_axis(tiles, order[..., None], axis=1),
+            OFFSETS_M,
+        )
+        estimate = locate(evidence, FOOTPRINT_M, 0.025, 0.5, AGL_M)
+        reason = None if estimate.is_certain else Reason.AMBIGUOUS
+        return Finding(PatchPlan(0, FOOTPRINT_M, OFFSETS_M), evidence, estimate, reason)
+
+    def step(
+        self, finding: Finding | None = None, velocity: bool = True, still: bool = False
+    ) -> Fix:
+        """Fly on for a frame and return its fix."""
+        if self.index and not still:
+            self.place_m = self.place_m + self.velocity_mps * PERIOD_S
+        self.t += PERIOD_S
+        self.index += 1
+        finding = self.finding(self.place_m) if finding is None else finding
+        moving = (0.0, 0.0) if still else tuple(self.velocity_mps)
+        sample = Sample(Attitude(0.0, 0.0, 0.0, AGL_M), t=self.t)
+        if velocity:
+            sample = replace(sample, vel_e_mps=moving[0], vel_n_mps=moving[1])
+        frame = Frame(self.index, self.t, None, f"frame {self.index}", 640, 480, 0.0)
+        fix = self.tracker.fix(frame, sample, finding)
+        assert (fix.lat is None) == (fix.state in POSITIONLESS)
+        return fix
+
+    def fly(self, seconds: float, **how: Any) -> list[Fix]:
+        return [self.step(**how) for _ in range(round(seconds / PERIOD_S))]
+
+    def error_m(self, fix: Fix) -> float:
+        assert fix.lat is not None
+        east, north = self.pack.frame.to_local(fix.lat, fix.lon)
+        return math.dist((float(east), float(north)), tuple(self.place_m))
+
+
+BLIND = Finding(reason=Reason.UNIFORM)
+
+
+def test_a_place_is_named_when_three_frames_of_new_ground_agree() -> None:
+    flight = Flight()
+    states = []
+    while not states or states[-1] is not State.TRACK:
+        states.append(flight.step().state)
+    # Half a footprint is flown in five and a half frames; the first counts as new ground.
+    assert 9 <= len(states) <= 14
+    assert set(states[:-1]) == {State.ACQUIRING}
+
+
+def test_positions_are_within_a_fraction_of_a_tile_and_within_their_protection_level() -> None:
+    flight = Flight()
+    flight.fly(10)
+    for _ in range(60):
+        fix = flight.step()
+        assert fix.state is State.TRACK
+        assert flight.error_m(fix) < 8
+        assert flight.error_m(fix) < fix.hpl_m
+    alone = flight.finding(flight.place_m).estimate
+    assert fix.sigma_m < 0.9 * alone.sigma_m
+    assert (fix.ve_mps, fix.vn_mps) == pytest.approx(tuple(flight.velocity_mps), abs=1)
+
+
+def test_the_same_ground_over_and_over_proves_nothing() -> None:
+    flight = Flight()
+    assert {fix.state for fix in flight.fly(20, still=True)} == {State.ACQUIRING}
+
+
+def test_without_matches_a_position_is_ever_less_sure_until_it_is_given_up() -> None:
+    flight = Flight()
+    flight.fly(15)
+    fixes = flight.fly(120, finding=BLIND)
+    sigmas = [fix.sigma_m for fix in fixes if fix.sigma_m is not None]
+    assert len(sigmas) > 10
+    assert all(np.diff(sigmas) > 0)
+    assert {fix.state for fix in fixes[: len(sigmas)]} == {State.DEGRADED}
+    assert {fix.source for fix in fixes[: len(sigmas)]} == {"propagated"}
+    assert fixes[0].reason is Reason.UNIFORM
+    assert fixes[-1].state in (State.NO_FIX, State.OUT_OF_PACK)
+    assert fixes[20].anchor_age_s == pytest.approx(10.5)
+
+
+def test_after_a_short_blackout_it_goes_on_where_it_was() -> None:
+    flight = Flight()
+    flight.fly(15)
+    flight.fly(5, finding=BLIND)
+    fix = flight.step()
+    assert fix.state is State.TRACK
+    assert flight.error_m(fix) < 10
+    assert flight.tracker.resets == 0
+
+
+def test_ten_seconds_of_another_place_end_in_no_fix_within_three_and_are_not_believed() -> None:
+    flight = Flight()
+    flight.fly(20)
+    false_m = np.array([700.0, -600.0])
+    states = []
+    for _ in range(round(9.5 / PERIOD_S)):
+        fix = flight.step(flight.finding(flight.place_m + false_m))
+        states.append(fix.state)
+        if fix.lat is not None:
+            assert flight.error_m(fix) < fix.hpl_m
+    first = states.index(State.NO_FIX)
+    assert (first + 1) * PERIOD_S <= 3
+    assert set(states[first:]) == {State.NO_FIX}
+    back = flight.fly(10)
+    assert back[-1].state is State.TRACK
+    assert flight.error_m(back[-1]) < 10
+    assert flight.tracker.resets == 0
+
+
+def test_a_drone_that_was_carried_away_is_found_again() -> None:
+    flight = Flight()
+    flight.fly(20)
+    flight.place_m = flight.place_m + np.array([1400.0, 300.0])
+    fixes = flight.fly(25)
+    for fix, ago in zip(fixes, range(len(fixes), 0, -1), strict=True):
+        if fix.lat is not None and ago < len(fixes) - 6:
+            away = flight.velocity_mps * PERIOD_S * (ago - 1)
+            east, north = flight.pack.frame.to_local(fix.lat, fix.lon)
+            assert math.dist((float(east), float(north)), tuple(flight.place_m - away)) < 30
+    assert fixes[-1].state is State.TRACK
+    assert flight.tracker.resets == 1
+
+
+def test_ground_that_the_pack_does_not_hold_is_never_a_place() -> None:
+    flight = Flight()
+    for _ in range(200):
+        assert flight.step(flight.finding(None)).lat is None
+        flight.place_m = np.array([-900.0, -900.0])
+
+
+def test_near_the_border_an_unseen_position_is_out_of_the_pack() -> None:
+    flight = Flight(at_m=(1500.0, 1500.0))
+    flight.fly(15)
+    states = [fix.state for fix in flight.fly(60, finding=BLIND)]
+    assert states[0] is State.DEGRADED
+    assert State.OUT_OF_PACK in states
+
+
+def test_without_velocities_it_keeps_up_with_the_drone() -> None:
+    flight = Flight(at_m=(-1500.0, -1500.0))
+    flight.fly(40, velocity=False)
+    for _ in range(20):
+        fix = flight.step(velocity=False)
+        assert fix.state is State.TRACK
+        assert flight.error_m(fix) < 12
+
+
+def test_a_start_narrows_what_is_looked_at() -> None:
+    """Ground that repeats itself far away is then no rival."""
+    pack = make_pack()
+    lat, lon = (float(v) for v in pack.frame.to_wgs84(-900.0, -900.0))
+    flight = Flight(Start(lat, lon, 200.0))
+    twin_m = np.array([1200.0, 1500.0])
+    for _ in range(40):
+        here = flight.finding(flight.place_m)
+        there = flight.finding(flight.place_m + twin_m)
+        both = Evidence(
+            *(
+                np.concatenate([getattr(f.evidence, name) for f in (here, there)], axis=1)
+                for name in ("ids", "scores", "tiles_m")
+            ),
+            OFFSETS_M,
+        )
+        estimate = locate(both, FOOTPRINT_M, 0.025, 0.5, AGL_M)
+        fix = flight.step(replace(here, evidence=both, estimate=estimate, reason=Reason.AMBIGUOUS))
+    assert fix.state is State.TRACK
+    assert flight.error_m(fix) < 10
+
+
+def test_a_clock_that_goes_back_does_not_end_it() -> None:
+    flight = Flight()
+    flight.fly(15)
+    flight.t -= 3600
+    fixes = flight.fly(10)
+    assert fixes[-1].state is State.TRACK
+    assert flight.error_m(fixes[-1]) < 10
+
+
+def test_frames_without_a_clock_are_localised_one_by_one() -> None:
+    flight = Flight()
+    frame = Frame(0, None, "a.jpg", "a.jpg", 640, 480, 0.0)
+    sample = Sample(Attitude(0.0, 0.0, 0.0, AGL_M))
+    fix = flight.tracker.fix(frame, sample, flight.finding(flight.place_m))
+    assert fix.state is State.TRACK
+    assert flight.error_m(fix) < 20
+
+
+def test_no_frame_at_all_is_told_with_its_reason() -> None:
+    flight = Flight()
+    flight.fly(15)
+    fix = flight.tracker.without(flight.index, flight.t + 0.5, None, Reason.NO_FRAMES)
+    assert (fix.state, fix.reason) == (State.DEGRADED, Reason.NO_FRAMES)
+    later = flight.tracker.without(flight.index, flight.t + 30, None, Reason.NO_FRAMES)
+    assert (later.state, later.lat) == (State.NO_FIX, None)

@@ -2,6 +2,8 @@
 
 import runpy
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -214,6 +216,18 @@ def test_a_video_has_no_exif() -> None:
 )
 def test_streams_are_told_from_files(source: str, is_one: bool) -> None:
     assert is_stream(source) is is_one
+
+
+def test_the_optional_libraries_are_loaded_only_where_they_are_needed(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(dataflash(47.0, 8.0))
+    code = (
+        "import sys\nfrom s4g.runtime.telemetry import open_telemetry\n"
+        f"open_telemetry({str(path)!r})\n"
+        "print(*({'pymavlink', 'pyulog', 'serial'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
 
 
 def test_what_follows_the_option_is_opened(tmp_path: Path) -> None:

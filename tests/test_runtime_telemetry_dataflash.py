@@ -78,7 +78,7 @@ def test_the_height_is_that_of_the_rangefinder_that_looks_down(tmp_path: Path) -
     made.row("RFND", us(0), 1, 41.5, 4, 25)
     made.row("RFND", us(0.1), 1, 99.0, 3, 25)  # out of range
     made.row("POS", us(0), 1, 1, 500, 60, 61)
-    assert sample(read(tmp_path, made), 0.0).attitude.agl_m == pytest.approx(41.5)
+    assert sample(read(tmp_path, made), 0.1).attitude.agl_m == pytest.approx(41.5)
 
 
 def test_without_a_rangefinder_the_terrain_model_tells_the_height(tmp_path: Path) -> None:
@@ -104,8 +104,8 @@ def test_velocity_is_that_of_the_first_core(tmp_path: Path) -> None:
     found = sample(read(tmp_path, made), 0.0)
     assert (found.vel_n_mps, found.vel_e_mps) == (1.0, 2.0)
     made.row("XKF1", us(0), 0, 0, 0, 0, 5, -3, 0, 0, 9, 9, 9, 0, 0, 0, 0)
-    made.row("XKF1", us(0), 1, 0, 0, 0, 8, 8, 0, 0, 9, 9, 9, 0, 0, 0, 0)
-    found = sample(read(tmp_path, made), 0.0)
+    made.row("XKF1", us(0.1), 1, 0, 0, 0, 8, 8, 0, 0, 9, 9, 9, 0, 0, 0, 0)
+    found = sample(read(tmp_path, made), 0.1)
     assert (found.vel_n_mps, found.vel_e_mps) == (5.0, -3.0)
 
 

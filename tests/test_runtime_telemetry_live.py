@@ -108,15 +108,20 @@ def test_a_frame_newer_than_all_waits_for_the_attitude_that_is_due(
     results: list[Any] = []
     asker = threading.Thread(target=lambda: results.append(wire.telemetry.at(frame(at_s))))
     asker.start()
-    while asker.is_alive():
+    body = wire.telemetry._collector.tracks.body
+    while asker.is_alive() or body.last_s < at_s:
         wire.attitude(time.monotonic(), 0.1 if time.monotonic() < at_s else 0.5)
         time.sleep(0.002)
     assert results == [wire.telemetry.at(frame(at_s))]  # what is said once all has come
 
 
-@pytest.mark.parametrize("ago_s", [(20.0, 12.0), (100.0, 0.5)], ids=["overdue", "sparse"])
-def test_a_frame_does_not_wait_where_nothing_is_due(
-    wire: Wire, monkeypatch: pytest.MonkeyPatch, ago_s: tuple[float, float]
+@pytest.mark.parametrize(
+    ("ago_s", "age_s"),
+    [((20.0, 12.0), 0.4), ((100.0, 0.5), 0.4), ((0.0, 0.0), 0.009)],
+    ids=["overdue", "sparse", "fresh"],
+)
+def test_a_frame_does_not_wait_where_nothing_is_due_or_needed(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch, ago_s: tuple[float, float], age_s: float
 ) -> None:
     def refuse(*_: Any) -> None:
         raise AssertionError("waited")
@@ -125,7 +130,9 @@ def test_a_frame_does_not_wait_where_nothing_is_due(
     for one_s in ago_s:
         wire.telemetry._collector.tracks.body.append(now_s - one_s, 1, 0, 0, 0)
     monkeypatch.setattr(wire.telemetry._changed, "wait_for", refuse)
-    assert wire.telemetry.at(frame(now_s - ago_s[1] + 0.4)).age_s == pytest.approx(0.4)
+    monkeypatch.setattr(telemetry_live, "WAIT_S", 3.0)
+    found = wire.telemetry.at(frame(now_s - ago_s[1] + age_s))
+    assert found.age_s == pytest.approx(age_s)
 
 
 def test_a_frame_long_after_the_last_message_has_no_telemetry(wire: Wire) -> None:

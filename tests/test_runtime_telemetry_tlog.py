@@ -33,17 +33,17 @@ def sample(telemetry: LogTelemetry, t: float) -> Sample:
 def flight() -> list[tuple[float, bytes]]:
     return [
         (0.0, PILOT.heartbeat()),
-        *((i / 10, PILOT.attitude(100 + i / 10, i / 100)) for i in range(20)),
-        (1.95, PILOT.global_position(101.95, 80.0, 5.0, -3.0)),
+        *((0.5 + i / 10, PILOT.attitude(100 + i / 10, i / 100)) for i in range(20)),
+        (2.45, PILOT.global_position(101.95, 80.0, 5.0, -3.0)),
     ]
 
 
 def test_time_counts_from_the_first_record(tmp_path: Path) -> None:
     telemetry = read(tmp_path, toy.tlog(flight()), offset_s=40.0)
-    found = sample(telemetry, 40.75)
+    found = sample(telemetry, 41.25)
     assert found.attitude.yaw_deg == pytest.approx(4.297, abs=0.001)  # 0.075 rad
     assert (found.agl_known, found.age_s) == (False, pytest.approx(0.05, abs=1e-6))
-    found = sample(telemetry, 41.95)
+    found = sample(telemetry, 42.45)
     assert (found.attitude.agl_m, found.vel_n_mps, found.vel_e_mps) == (80.0, 5.0, -3.0)
 
 
@@ -52,7 +52,7 @@ def test_messages_of_mavlink_1_and_signed_ones_are_read(tmp_path: Path) -> None:
     signer = common.MAVLink(None, 1, 1)
     signer.signing.secret_key, signer.signing.sign_outgoing = bytes(32), True
     first = common.MAVLink_attitude_message(1000, 0, 0, 0.1, 0, 0, 0)
-    second = common.MAVLink_attitude_message(1500, 0, 0, 0.2, 0, 0, 0)
+    second = common.MAVLink_attitude_message(1500, 0, 0, 0.25, 0, 0, 0)
     third = common.MAVLink_attitude_message(2000, 0, 0, 0.3, 0, 0, 0)
     plain = common.MAVLink(None, 1, 1)
     records = [
@@ -62,7 +62,7 @@ def test_messages_of_mavlink_1_and_signed_ones_are_read(tmp_path: Path) -> None:
     ]
     telemetry = read(tmp_path, toy.tlog(records))
     yaws = [sample(telemetry, t).attitude.yaw_deg for t in (0.0, 0.5, 1.0)]
-    assert yaws == pytest.approx([5.730, 11.459, 17.189], abs=0.001)
+    assert yaws == pytest.approx([5.730, 14.324, 17.189], abs=0.001)
 
 
 def test_damaged_records_cost_themselves_alone(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_damaged_records_cost_themselves_alone(tmp_path: Path) -> None:
     damaged = bytearray(records[5][1])
     damaged[12] ^= 0xFF
     records[5] = (records[5][0], bytes(damaged))
-    records.insert(9, (0.75, b"noise \xfd and \xfe"))
+    records.insert(9, (1.25, b"noise \xfd and \xfe"))
     telemetry = read(tmp_path, toy.tlog(records)[:-5])
     assert len(telemetry.tracks.body) == 19
     assert len(telemetry.tracks.relative_m) == 0  # cut short

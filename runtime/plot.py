@@ -20,6 +20,7 @@ Floats = npt.NDArray[np.float64]
 # Colours (RGB) that stay apart on vegetation, on soil and for the colour-blind.
 _TRUTH = (255, 255, 255)
 _FIX = (255, 176, 0)
+_CARRIED = (200, 120, 255)  # a position carried on from earlier matches
 _ERROR = (230, 40, 90)
 _NO_FIX = (120, 200, 255)
 _INK, _PAPER = (30, 30, 30), (250, 250, 250)
@@ -95,21 +96,22 @@ def draw_track(pack: Pack, fixes: Sequence[ScoredFix], truth: Truth | None) -> b
         truth: true positions, or None.
     """
     places = [None if truth is None else truth.at(fix.file, fix.t) for fix in fixes]
-    canvas = _background(pack, [p for p in (*map(_place, fixes), *places) if p is not None])
-    found = _pixels(canvas, pack, [_place(fix) for fix in fixes])
+    issued = [fix.place for fix in fixes]
+    canvas = _background(pack, [p for p in (*issued, *places) if p is not None])
+    found = _pixels(canvas, pack, issued)
     true = _pixels(canvas, pack, places)
     _draw_path(canvas, true, _TRUTH, 1.6)
     for fixed, real in zip(found, true, strict=True):
         if np.isfinite(fixed).all() and np.isfinite(real).all():
             canvas.line(fixed, real, _ERROR, 2.2)
-    for fixed, real in zip(found, true, strict=True):
+    for fix, fixed, real in zip(fixes, found, true, strict=True):
         if np.isfinite(real).all():
             missed = not np.isfinite(fixed).all()
             canvas.circle(real, 5.5, _INK, -1)
             canvas.circle(real, 4.0, _NO_FIX if missed else _TRUTH, -1)
         if np.isfinite(fixed).all():
             canvas.circle(fixed, 7.0, _INK, 4.0)
-            canvas.circle(fixed, 7.0, _FIX, 2.2)
+            canvas.circle(fixed, 7.0, _CARRIED if _is_carried(fix) else _FIX, 2.2)
     _draw_legend(canvas, fixes, truth is not None)
     _draw_scale_bar(canvas)
     _draw_north(canvas)
@@ -117,8 +119,8 @@ def draw_track(pack: Pack, fixes: Sequence[ScoredFix], truth: Truth | None) -> b
     return encode_rgb(canvas.rgb, ".png")
 
 
-def _place(fix: ScoredFix) -> tuple[float, float] | None:
-    return None if fix.lat is None or fix.lon is None else (fix.lat, fix.lon)
+def _is_carried(fix: ScoredFix) -> bool:
+    return fix.place is not None and fix.state == "DEGRADED"
 
 
 def _background(pack: Pack, places: Sequence[tuple[float, float]]) -> _Canvas:
@@ -181,8 +183,11 @@ def _draw_path(canvas: _Canvas, pixels: Floats, color: tuple[int, int, int], wid
 
 def _draw_legend(canvas: _Canvas, fixes: Sequence[ScoredFix], has_truth: bool) -> None:
     u = canvas.unit
-    issued = sum(fix.lat is not None for fix in fixes)
+    carried = sum(map(_is_carried, fixes))
+    issued = sum(fix.place is not None for fix in fixes) - carried
     rows = [("fix", f"fix ({issued} of {len(fixes)} frames)")]
+    if carried:
+        rows.append(("carried", f"carried on ({carried} frames)"))
     if has_truth:
         rows += [("truth", "true position"), ("missed", "true, no fix"), ("error", "error")]
     width = max(canvas.text_width(text) for _, text in rows) + 58 * u
@@ -190,9 +195,9 @@ def _draw_legend(canvas: _Canvas, fixes: Sequence[ScoredFix], has_truth: bool) -
     for number, (kind, text) in enumerate(rows):
         y = (38 + 27 * number) * u
         at = np.array([34 * u, y - 5 * u])
-        if kind == "fix":
+        if kind in ("fix", "carried"):
             canvas.circle(at, 7.0, _INK, 4.0)
-            canvas.circle(at, 7.0, _FIX, 2.2)
+            canvas.circle(at, 7.0, _FIX if kind == "fix" else _CARRIED, 2.2)
         elif kind == "error":
             canvas.line(at - [11 * u, 0], at + [11 * u, 0], _ERROR, 2.6)
         else:

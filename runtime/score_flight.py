@@ -36,8 +36,8 @@ class Frames:
         issued: whether a position was issued.
         error_m: horizontal distance from the true position.
         limit_m: what the error of a right fix stays within; infinite where nothing says.
-        sigma_m: one standard deviation per axis.
-        hpl_m: horizontal protection level.
+        sigma_m: one standard deviation per axis, of the positions issued.
+        hpl_m: horizontal protection level, of the positions issued.
         anchor_age_s: since the last match.
         latency_ms: from frame to fix.
     """
@@ -159,8 +159,9 @@ def _limits_m(fixes: Sequence[ScoredFix], alert_limit_m: float | None) -> Floats
     if alert_limit_m is None:
         last_m = np.inf
         for i, fix in enumerate(fixes):
-            # A position that is carried on is held to the match that it comes from.
-            if fix.place is not None and fix.level_m is not None:
+            # A position that is carried on is held to the match that it comes from, whatever its
+            # own frame looks like.
+            if fix.state == "TRACK" and fix.level_m is not None:
                 last_m = fix.level_m
             limits_m[i] = last_m
     return limits_m
@@ -181,8 +182,8 @@ def _frames(
         issued=issued,
         error_m=error_m,
         limit_m=limits_m,
-        sigma_m=_column(fixes, "sigma_m"),
-        hpl_m=_column(fixes, "hpl_m"),
+        sigma_m=np.where(issued, _column(fixes, "sigma_m"), np.nan),
+        hpl_m=np.where(issued, _column(fixes, "hpl_m"), np.nan),
         anchor_age_s=_column(fixes, "anchor_age_s"),
         latency_ms=_column(fixes, "latency_ms"),
     )

@@ -7,10 +7,10 @@ from html import escape
 
 import numpy as np
 
-from ..core.page import STYLE
 from ..tilepacks.reader import Pack
 from .score_figures import Group, Score, score_flight
 from .score_flight import Flight
+from .score_html import PAGE_STYLE, definitions, dot, legend, table
 from .score_map import Map, draw_map
 from .score_plots import error_plot, stanford_plot
 from .score_table import (
@@ -27,50 +27,6 @@ _NONE = "–"  # where there is nothing to show
 _WORST = 10
 _APART_S = 5.0  # of the worst fixes, so that one bad stretch does not fill the table
 _APART_FRAMES = 5  # where they bear no times
-
-_STYLE = """
-  :root { --track: #0b66c3; --degraded: #c4500b; --other: #a23b8f; --none: #e3e6ea; }
-  @media (prefers-color-scheme: dark) {
-    :root { --track: #6cb2ff; --degraded: #ff9a5c; --other: #e28fd2; --none: #2b3139; }
-  }
-  .figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr));
-    gap: .6rem; margin: 1.25rem 0; }
-  .figures div { padding: .6rem .8rem; background: var(--card); border-radius: 8px; }
-  .figures b { display: block; font-size: 1.25rem; font-variant-numeric: tabular-nums; }
-  .figures .bad b { color: var(--wrong); }
-  .side { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr));
-    gap: 0 2rem; align-items: start; }
-  .side > * { min-width: 0; }
-  svg { display: block; width: 100%; height: auto; }
-  svg path { fill: none; }
-  .grid { stroke: var(--line); } .event { stroke: var(--ink); stroke-dasharray: 3 3; }
-  path.none { fill: var(--none); } .hazard { fill: var(--wrong); opacity: .13; }
-  .line { stroke: var(--faint); stroke-width: 1.2; } .diagonal { stroke: var(--ink); }
-  .r95 { stroke-dasharray: 4 2; } .limit { stroke: var(--wrong); stroke-dasharray: 7 4; }
-  .dot { stroke: var(--other); stroke-linecap: round; }
-  .dot.TRACK { stroke: var(--track); } .dot.DEGRADED { stroke: var(--degraded); }
-  svg.map { border-radius: 8px; background: #46484b; }
-  svg.map path { vector-effect: non-scaling-stroke; }
-  .map .sheet { fill: #46484b; }
-  .map .casing { stroke: #000; stroke-opacity: .55; stroke-width: 4; }
-  .map .truth { stroke: #fff; stroke-width: 1.8; }
-  .map .join { stroke: #ff3d6e; stroke-width: 1.6; }
-  .map .r95 { stroke: #fff; stroke-width: 1; stroke-opacity: .75; stroke-dasharray: none; }
-  .map .dot { stroke: #f3a6ff; } .map .rim { stroke: #000; } .map .missed { stroke: #9adcff; }
-  .map .TRACK { stroke: #ffb000; } .map .DEGRADED { stroke: #ff6a3d; }
-  .bar { height: .45rem; border: 2px solid var(--ink); border-top: 0; margin: .5rem 0 .1rem; }
-  .legend { display: flex; flex-wrap: wrap; gap: .1rem 1.25rem; list-style: none; margin: .4rem 0;
-    padding: 0; color: var(--faint); }
-  .legend svg { display: inline-block; width: 1.6rem; height: .8rem; margin-right: .4rem;
-    vertical-align: -.1rem; border-radius: 3px; }
-  .note { padding: .5rem .8rem; background: var(--card); border-left: 3px solid var(--wrong); }
-  svg.plot { max-width: 52rem; } .side svg.plot { max-width: 34rem; }
-  .side th, .side td { padding: .4rem .5rem; }
-  @media (max-width: 40rem) {
-    .figures { grid-template-columns: 1fr 1fr; }
-    svg.plot text { font-size: 19px; } .side svg.plot text { font-size: 15px; }
-  }
-"""
 
 
 def render_page(flight: Flight, fixes: str, truth: str, pack: Pack | None) -> str:
@@ -96,7 +52,7 @@ def render_page(flight: Flight, fixes: str, truth: str, pack: Pack | None) -> st
         *_tables(score),
         *_worst_table(flight, worst),
         "<h2>All figures</h2>",
-        *_list([*_counts(score), *error_rows(score), *trust_rows(score), *time_rows(score)]),
+        *definitions([*_counts(score), *error_rows(score), *trust_rows(score), *time_rows(score)]),
         '<p class="faint">Every figure is defined in docs/scoring.md of s4g.</p>',
         "</body>",
         "</html>",
@@ -130,7 +86,7 @@ def _head(score: Score, fixes: str, truth: str) -> Iterator[str]:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>Score · {escape(fixes)}</title>
-<style>{STYLE}{_STYLE}</style>
+<style>{PAGE_STYLE}</style>
 </head>
 <body>
 <h1>Score of {escape(fixes)}</h1>"""
@@ -167,7 +123,7 @@ def _cards(score: Score) -> Iterator[str]:
 def _error_section(flight: Flight, score: Score) -> Iterator[str]:
     yield "<h2>Error over time</h2>"
     yield error_plot(flight)
-    yield from _legend(
+    yield from legend(
         *_states(score),
         ('<path class="line hpl" d="M0 5H32"/>', "protection level"),
         ('<path class="line r95" d="M0 5H32"/>', "95 % radius, 2.448 sigma"),
@@ -183,7 +139,7 @@ def _stanford_section(flight: Flight, score: Score) -> Iterator[str]:
         return
     yield '<div class="side"><div>'
     yield stanford_plot(flight)
-    yield from _legend(
+    yield from legend(
         *_states(score),
         ('<path class="line diagonal" d="M0 5H32"/>', "error = HPL"),
         *_limit_entry(flight),
@@ -193,7 +149,7 @@ def _stanford_section(flight: Flight, score: Score) -> Iterator[str]:
         "<p>Right of the diagonal a fix is farther off than its own protection level: misleading. "
         "It is hazardous where it is beyond the alert limit and its protection level is not.</p>"
     )
-    yield from _list(trust_rows(score))
+    yield from definitions(trust_rows(score))
     yield "</div></div>"
 
 
@@ -203,13 +159,13 @@ def _map_section(flight: Flight, drawn: Map) -> Iterator[str]:
     bar = f"{drawn.bar_m / 1000:g} km" if drawn.bar_m >= 1000 else f"{drawn.bar_m:g} m"
     yield f'<div class="bar" style="width: {100 * drawn.bar_share:.2f}%"></div>'
     frames = flight.frames
-    entries = [(_dot(state), state) for state in _issued_states(frames.state[frames.issued])]
+    entries = [(dot(state), state) for state in _issued_states(frames.state[frames.issued])]
     entries.append(('<path class="truth" d="M0 5H32"/>', "true path"))
     if not frames.issued.all():
-        entries.append((_dot("missed"), "true, no position"))
+        entries.append((dot("missed"), "true, no position"))
     entries.append(('<path class="join" d="M0 5H32"/>', "error of a false fix or a worst one"))
     yield f"<p>{bar}, north is up.</p>"
-    yield from _legend(*entries, kind="map")
+    yield from legend(*entries, kind="map")
     every = "every fix" if drawn.every == 1 else f"one fix in {drawn.every}"
     facts = [f"Circles hold 95 %, drawn of {every}."]
     if drawn.beyond:
@@ -235,7 +191,7 @@ def _tables(score: Score) -> Iterator[str]:
         by_count = sorted(score.reasons.items(), key=lambda item: (-item[1], item[0]))
         rows = [(n.replace("_", " "), str(c), percent(c / score.frames)) for n, c in by_count]
         whole = ("all", str(missing), percent(missing / score.frames))
-        yield from _table(("reason", "frames", "share"), [*rows, whole])
+        yield from table(("reason", "frames", "share"), [*rows, whole])
         yield "</div>"
     if score.relocalisations:
         yield "<div><h2>After events</h2>"
@@ -243,13 +199,13 @@ def _tables(score: Score) -> Iterator[str]:
             (event["event"], f"{event['t_s']:.1f}", _number(event["after_s"], 1))
             for event in score.relocalisations
         ]
-        yield from _table(("event", "at, s", "found after, s"), rows)
+        yield from table(("event", "at, s", "found after, s"), rows)
         yield "</div>"
     yield "</div>"
 
 
 def _groups(name: str, groups: Iterable[Group]) -> Iterator[str]:
-    yield from _table((name, *GROUP_HEADINGS[1:]), [group_cells(group) for group in groups])
+    yield from table((name, *GROUP_HEADINGS[1:]), [group_cells(group) for group in groups])
 
 
 def _worst_table(flight: Flight, worst: Sequence[int]) -> Iterator[str]:
@@ -271,7 +227,7 @@ def _worst_table(flight: Flight, worst: Sequence[int]) -> Iterator[str]:
             fix.file or str(fix.frame), _number(fix.t, 2), fix.state, f"{error_m:.1f}",
             *(_number(value, digits) for value, digits in (*numbers, *more)),
         ))  # fmt: skip
-    yield from _table(headings, rows)
+    yield from table(headings, rows)
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -283,49 +239,15 @@ def _counts(score: Score) -> Iterator[tuple[str, str]]:
     yield "states", ", ".join(f"{count} {state}" for state, count in score.states.items())
 
 
-def _list(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
-    yield "<dl>"
-    for name, text in rows:
-        yield f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>"
-    yield "</dl>"
-
-
-def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """Yield a table whose first column is text, in a box of its own that scrolls."""
-
-    def row(cells: Sequence[str], tag: str) -> str:
-        first, *others = map(escape, cells)
-        rest = "".join(f"<{tag}>{cell}</{tag}>" for cell in others)
-        return f'<tr><{tag} class="text">{first}</{tag}>{rest}</tr>'
-
-    yield f'<div class="wide"><table><thead>{row(headings, "th")}</thead><tbody>'
-    yield from (row(cells, "td") for cells in rows)
-    yield "</tbody></table></div>"
-
-
-def _legend(*entries: tuple[str, str], kind: str = "") -> Iterator[str]:
-    yield '<ul class="legend">'
-    for drawn, text in entries:
-        yield (
-            f'<li><svg class="{kind}" viewBox="0 0 32 10" aria-hidden="true">{drawn}</svg>'
-            f"{escape(text)}</li>"
-        )
-    yield "</ul>"
-
-
 def _issued_states(states: Iterable[str]) -> list[str]:
     return sorted(set(map(str, states)), reverse=True)
 
 
 def _states(score: Score) -> list[tuple[str, str]]:
-    return [(_dot(group.name), group.name) for group in score.by_state]
+    return [(dot(group.name), group.name) for group in score.by_state]
 
 
 def _limit_entry(flight: Flight) -> list[tuple[str, str]]:
     if flight.alert_limit_m is None:
         return []
     return [('<path class="line limit" d="M0 5H32"/>', f"alert limit {flight.alert_limit_m:g} m")]
-
-
-def _dot(kind: str) -> str:
-    return f'<path class="dot {kind}" stroke-width="7" d="M16 5h0"/>'

@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,7 @@ def count(picture: np.ndarray, color: tuple[int, int, int]) -> int:
 
 
 ORANGE, RED, BLUE = (255, 176, 0), (230, 40, 90), (120, 200, 255)
+VIOLET = (200, 120, 255)
 
 
 def test_fixes_errors_and_misses_are_drawn_on_the_imagery(pack: Pack) -> None:
@@ -45,6 +47,16 @@ def test_fixes_errors_and_misses_are_drawn_on_the_imagery(pack: Pack) -> None:
     assert picture.shape == plain.shape
     for color in (ORANGE, RED, BLUE):
         assert count(picture, color) > count(plain, color) + 40
+
+
+def test_what_is_carried_on_is_told_apart_from_what_is_matched(pack: Pack) -> None:
+    found = [fix(0, place(pack, -50, 0)), fix(1, place(pack, 60, 40))]
+    matched = decode_rgb(draw_track(pack, found, None), "plot")
+    found[1] = dataclasses.replace(found[1], state="DEGRADED")
+    carried = decode_rgb(draw_track(pack, found, None), "plot")
+    assert count(matched, VIOLET) == 0
+    # Beside each mark on the map there is one in the legend.
+    assert count(carried, VIOLET) == pytest.approx(count(carried, ORANGE), rel=0.2)
 
 
 def test_a_mark_lies_where_its_place_is(pack: Pack) -> None:

@@ -101,11 +101,13 @@ def test_hazardous_is_what_the_bound_hides_from_the_alert(score: Any) -> None:
         toy.fix(2, 9, hpl_m=8.0),  # misleading, not dangerous
         toy.fix(3, 12, hpl_m=10.0),  # hazardous: the alert limit itself raises none
         toy.fix(4, 5, hpl_m=8.0),
+        toy.fix(5, 12, hpl_m=None),  # false, but it promised nothing
+        toy.fix(6, None),
     ]
     found = score(fixes, 10.0)
     assert (found.hazardous, found.hazardous_rate) == (2, 0.4)
     assert (found.misleading, found.misleading_rate) == (4, 0.8)
-    assert found.false_fixes == 3
+    assert found.false_fixes == 4
 
 
 def test_nees_is_the_mean_square_of_error_by_sigma(score: Any) -> None:

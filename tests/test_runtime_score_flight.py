@@ -34,9 +34,16 @@ def test_a_fix_farther_off_than_the_tile_that_matched_is_false(tmp_path: Path) -
 def test_a_fix_that_is_carried_on_is_held_to_the_match_it_comes_from(tmp_path: Path) -> None:
     fixes = toy.flown(5, 50, 50, 50, level_m=None)
     fixes[0] = toy.fix(0, 5, level_m=80.0)
+    fixes[1] = toy.fix(1, 50, state="DEGRADED", level_m=40.0)  # what its own frame looks like
     fixes[2] = toy.fix(2, None, level_m=20.0)  # a guess that was not issued
     limits_m = match_flight(fixes, read_truth(toy.truth_csv(tmp_path, 4))).frames.limit_m
     assert limits_m.tolist() == [80.0] * 4
+
+
+def test_what_was_not_issued_has_no_sigma(tmp_path: Path) -> None:
+    fixes = [toy.fix(0, None, sigma_m=3.0, hpl_m=11.0), toy.fix(1, 1)]
+    frames = match_flight(fixes, read_truth(toy.truth_csv(tmp_path, 2))).frames
+    assert np.isnan(frames.sigma_m).tolist() == np.isnan(frames.hpl_m).tolist() == [True, False]
 
 
 def test_a_fix_of_no_tile_has_no_limit_but_the_callers(tmp_path: Path) -> None:

@@ -145,6 +145,13 @@ def test_photos_without_times_go_by_their_number(tmp_path: Path) -> None:
     assert [round(x) for x, _ in picture.marks("TRACK")] == [0, 1, 2, 3]
 
 
+def test_frames_whose_time_goes_back_are_left_out(tmp_path: Path) -> None:
+    fixes = [toy.fix(i, 2.0, t=t) for i, t in enumerate((0.0, 1.0, 2.0, 0.5, 3.0))]
+    found = match_flight(fixes, read_truth(toy.truth_csv(tmp_path, 4)))
+    marks = Picture(error_plot(found)).marks("TRACK")
+    assert [x for x, _ in marks] == pytest.approx([0, 1, 2, 3], abs=0.02)
+
+
 def test_an_error_below_the_axis_lies_on_its_edge(flight: Any) -> None:
     picture = Picture(error_plot(flight(toy.flown(0, 1e-3))))
     assert [error for _, error in picture.marks("TRACK")] == pytest.approx([0.1, 0.1], rel=0.02)

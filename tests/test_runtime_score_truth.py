@@ -38,7 +38,7 @@ def test_before_the_first_row_and_after_the_last_it_holds_for_half_a_frame_perio
     truth = by_time((3, 47, 8), (4, 48, 8))
     assert truth.at(None, 2.95, hold_s=0.05) == (47.0, 8.0)
     assert truth.at(None, 4.05, hold_s=0.06) == (48.0, 8.0)
-    assert truth.at(None, 2.9, hold_s=0.05) is None
+    assert truth.at(None, 2.92, hold_s=0.05) is None
     assert truth.at(None, 4.2, hold_s=0.05) is None
 
 

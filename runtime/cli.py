@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -20,11 +21,12 @@ if TYPE_CHECKING:
     from ..core.engine import Engine
     from ..tilepacks.reader import Pack
     from .fix import Fix
-    from .frames import FrameSource
+    from .frames import FrameSource, LiveOptions
     from .intrinsics import Lens
     from .pipeline import Stages
     from .score import ScoredFix, Truth
     from .telemetry import Telemetry
+    from .tracker import Start, Tracker
 
 _PATH = click.Path(path_type=Path)
 _LATEST_STAGES = 10_000  # frames whose stage times are kept: a long flight must not fill memory
@@ -54,9 +56,22 @@ def cli() -> None:
 )
 @click.option(
     "--telemetry",
-    metavar="CSV|exif",
-    help="Attitude and height per frame: a CSV (docs/telemetry.md), or 'exif' for DJI photos; "
-    "photos without this option are read as 'exif'.",
+    metavar="FILE|URL|exif",
+    help="Attitude and height per frame (docs/telemetry.md): a CSV, an autopilot's log, DJI "
+    "subtitles, a MAVLink stream (udpin:…, serial:…), or 'exif' for DJI photos; photos without "
+    "this option are read as 'exif'.",
+)
+@click.option(
+    "--telemetry-offset",
+    type=float,
+    default=0.0,
+    metavar="S",
+    help="What the frames' clock shows when the telemetry's shows 0, seconds.",
+)
+@click.option(
+    "--mount",
+    metavar="YAW,PITCH,ROLL",
+    help="How a fixed camera sits in the vehicle, degrees; 0,0,0 looks straight down.",
 )
 @click.option("--encoder", type=_PATH, help="Bundle or ONNX file; default: the embedded encoder.")
 @click.option(
@@ -72,6 +87,35 @@ def cli() -> None:
 @click.option("--out", type=_PATH, help="Write the fixes to this file too, one JSON per line.")
 @click.option("--plot", type=_PATH, help="Draw fixes (and truth) on the pack's imagery, PNG.")
 @click.option("--level", type=float, metavar="M", help="Use tiles this wide, metres, always.")
+@click.option(
+    "--filter",
+    "over_time",
+    is_flag=True,
+    help="Combine frames over time (new; frames need a clock); without: each frame by itself.",
+)
+@click.option("--start", metavar="LAT,LON,RADIUS_M", help="Where the flight starts; with --filter.")
+@click.option(
+    "--max-age",
+    type=float,
+    default=0.5,
+    show_default=True,
+    metavar="S",
+    help="Live: leave out frames older than this.",
+)
+@click.option(
+    "--latency-ms",
+    type=float,
+    default=0.0,
+    metavar="MS",
+    help="Live: from exposure to arrival, where no driver tells (all but V4L2).",
+)
+@click.option(
+    "--camera-mode", metavar="WxH[:FOURCC]", help="Live: what a V4L2 device is asked for."
+)
+@click.option("--give-up", type=float, metavar="S", help="Live: end after so long without a frame.")
+@click.option(
+    "--alert-limit", type=float, metavar="M", help="With --truth: fixes farther off are false."
+)
 @click.option("--realtime", is_flag=True, help="Replay files at the pace of their clock.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads for inference and image work.")
 @click.option("--max-frames", type=click.IntRange(min=1), help="Stop after this many frames.")
@@ -91,6 +135,15 @@ def run(
     out: Path | None,
     plot: Path | None,
     signer: Path | None,
+    telemetry_offset: float,
+    mount: str | None,
+    over_time: bool,
+    start: str | None,
+    max_age: float,
+    latency_ms: float,
+    camera_mode: str | None,
+    give_up: float | None,
+    alert_limit: float | None,
     level: float | None,
     realtime: bool,
     threads: int | None,
@@ -112,18 +165,31 @@ def run(
         if path is not None:
             check_output(path, overwrite)
     from ..core.engine import describe
+    from .frames import LiveOptions, parse_mode
     from .pipeline import FixMaker, Localiser, run_frames
 
+    if start is not None and not over_time:
+        raise InputError(f"--start {start}: only a filter starts anywhere; add --filter")
+    if alert_limit is not None and truth is None:
+        raise InputError(f"--alert-limit {alert_limit:g}: nothing is scored; add --truth FILE")
+    mode = None if camera_mode is None else parse_mode(camera_mode)
+    live = LiveOptions(max_age, latency_ms, give_up_s=give_up, mode=mode)
     with ExitStack() as stack:
         lens = _lens(hfov, intrinsics)
         known_truth = _truth(truth)
         pack, engine = _pack_and_engine(stack, pack_path, signer, encoder, device, threads)
-        source = stack.enter_context(closing(_source(camera)))
-        poses = _telemetry(telemetry, source)
-        localiser = Localiser(pack, engine, lens, level)
-        results = run_frames(
-            source, poses, localiser, FixMaker(pack, diagnostics), realtime, max_frames
+        source = stack.enter_context(closing(_source(camera, live)))
+        angles = None if mount is None else _mount(mount)
+        poses = stack.enter_context(
+            closing(_telemetry(telemetry, source, telemetry_offset, angles))
         )
+        localiser = Localiser(pack, engine, lens, level)
+        maker: FixMaker | Tracker = FixMaker(pack, diagnostics)
+        if over_time:
+            from .tracker import Tracker
+
+            maker = Tracker(pack, None if start is None else _start(start), diagnostics)
+        results = run_frames(source, poses, localiser, maker, realtime, max_frames)
         keep = known_truth is not None or plot is not None
         total = min(source.count or 0, max_frames or source.count or 0)
         say(f"encoder: {describe(engine)}")
@@ -136,7 +202,7 @@ def run(
                 "pass for a fix; calibrate its checkpoint with s4g-train calibrate"
             )
         if known_truth is not None:
-            _say_score(fixes, known_truth)
+            _say_score(fixes, known_truth, alert_limit)
         if plot is not None:
             from .plot import draw_track
 
@@ -158,10 +224,33 @@ def _truth(path: Path | None) -> Truth | None:
     return None if path is None else read_truth(path)
 
 
-def _source(camera: str) -> FrameSource:
+def _source(camera: str, live: LiveOptions) -> FrameSource:
     from .frames import open_frames
 
-    return open_frames(camera)
+    return open_frames(camera, live)
+
+
+def _numbers(option: str, text: str, names: str) -> tuple[float, float, float]:
+    try:
+        first, second, third = (float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"{option} {text}: expected three numbers, {names}") from None
+    if not all(map(math.isfinite, (first, second, third))):
+        raise InputError(f"{option} {text}: expected three numbers, {names}")
+    return first, second, third
+
+
+def _mount(text: str) -> tuple[float, float, float]:
+    return _numbers("--mount", text, "YAW,PITCH,ROLL in degrees")
+
+
+def _start(text: str) -> Start:
+    from .tracker import Start
+
+    lat, lon, radius_m = _numbers("--start", text, "LAT,LON,RADIUS_M")
+    if not (abs(lat) <= 90 and abs(lon) <= 180 and radius_m > 0):
+        raise InputError(f"--start {text}: expected degrees, and metres above 0")
+    return Start(lat, lon, radius_m)
 
 
 def _pack_and_engine(
@@ -191,19 +280,24 @@ def _pack_and_engine(
     return pack, engine
 
 
-def _telemetry(telemetry: str | None, source: FrameSource) -> Telemetry:
+def _telemetry(
+    telemetry: str | None,
+    source: FrameSource,
+    offset_s: float,
+    mount_deg: tuple[float, float, float] | None,
+) -> Telemetry:
     from .frames import PhotoFiles
-    from .telemetry import ExifTelemetry, read_telemetry
+    from .telemetry import open_telemetry
 
     if telemetry is None and isinstance(source, PhotoFiles):
         say("no --telemetry: reading attitude and height from the photos (exif)")
         telemetry = "exif"
     if telemetry is None:
         raise InputError(
-            f"--camera {source.name}: a video or live camera needs --telemetry FILE.csv with "
-            "attitude and height"
+            f"--camera {source.name}: a video or live camera needs --telemetry FILE or a MAVLink "
+            "stream with attitude and height"
         )
-    return ExifTelemetry() if telemetry == "exif" else read_telemetry(Path(telemetry))
+    return open_telemetry(telemetry, offset_s=offset_s, mount_deg=mount_deg)
 
 
 def _stream(
@@ -253,10 +347,10 @@ def _stream(
     return fixes
 
 
-def _say_score(fixes: list[ScoredFix], truth: Truth) -> None:
+def _say_score(fixes: list[ScoredFix], truth: Truth, alert_limit_m: float | None) -> None:
     from .score import score_fixes, score_table
 
-    say(score_table(score_fixes(fixes, truth)))
+    say(score_table(score_fixes(fixes, truth, alert_limit_m)))
 
 
 cli.add_command(score)

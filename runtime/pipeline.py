@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -242,7 +243,7 @@ class Localiser:
 
 
 class FixMaker:
-    """Turns findings into fixes, frame by frame; a temporal filter will take this place."""
+    """Turns findings into fixes, each frame by itself."""
 
     def __init__(self, pack: Pack, diagnostics: bool = False) -> None:
         """Remember the region's border; with `diagnostics` fixes tell how they came about."""
@@ -323,11 +324,23 @@ class FixMaker:
         return tuple(Candidate(float(a), float(o), footprint_m, float(s)) for a, o, s in places)
 
 
+class Fixer(Protocol):
+    """Turns findings into fixes: each by itself (`FixMaker`), or over time (`Tracker`)."""
+
+    def fix(self, frame: Frame, sample: Sample, finding: Finding) -> Fix:
+        """Return the fix of a frame, its latency still open."""
+        ...
+
+    def without(self, frame: int, t: float | None, file: str | None, reason: Reason) -> Fix:
+        """Return what is said of a frame that cannot be looked at, or of none at all."""
+        ...
+
+
 def run_frames(
     source: FrameSource,
     telemetry: Telemetry,
     localiser: Localiser,
-    maker: FixMaker,
+    maker: Fixer,
     realtime: bool = False,
     max_frames: int | None = None,
 ) -> Iterator[tuple[Fix, Stages]]:

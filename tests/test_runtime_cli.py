@@ -384,3 +384,45 @@ def test_a_missing_option_is_refused(tool: Tool) -> None:
     result = tool.run(pack=None)
     assert result.code == 2
     assert result.err.startswith("error: Missing option '--pack'")
+
+
+def test_a_filter_does_not_believe_the_first_frame(tool: Tool) -> None:
+    result = tool.run("--filter")
+    assert result.code == 0
+    fixes = [json.loads(line) for line in result.out.splitlines()]
+    assert (fixes[0]["state"], fixes[0]["lat"]) == ("ACQUIRING", None)
+    assert (fixes[-1]["state"], fixes[-1]["source"]) == ("TRACK", "visual")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--start", "47,8,100"), "--start 47,8,100: only a filter starts anywhere; add --filter"),
+        (
+            ("--filter", "--start", "97,8,100"),
+            "--start 97,8,100: expected degrees, and metres above 0",
+        ),
+        (
+            ("--filter", "--start", "47,8"),
+            "--start 47,8: expected three numbers, LAT,LON,RADIUS_M",
+        ),
+        (
+            ("--mount", "0,nan,0"),
+            "--mount 0,nan,0: expected three numbers, YAW,PITCH,ROLL in degrees",
+        ),
+        (("--alert-limit", "30"), "--alert-limit 30: nothing is scored; add --truth FILE"),
+        (
+            ("--latency-ms", "600"),
+            "--latency-ms 600: must be at least 0 and less than --max-age 0.5 s, or every frame is "
+            "too old",
+        ),
+        (
+            ("--camera-mode", "big"),
+            "--camera-mode big: not WxH or WxH:FOURCC; give something like 1280x720:MJPG",
+        ),
+    ],
+)
+def test_an_option_that_means_nothing_is_refused(
+    tool: Tool, options: tuple[str, ...], message: str
+) -> None:
+    assert_refused(tool.run(*options), message)

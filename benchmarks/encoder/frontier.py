@@ -130,10 +130,18 @@ def draw(points: list[Point], conditions: int, path: Path, overwrite: bool) -> N
         color="tab:blue",
         linewidth=1,
     )
+    middle_ms = (points[0].p50_ms + points[-1].p50_ms) / 2
     for p in points:
         axes.plot(p.p50_ms, 100 * p.recall, "o", color="tab:blue" if p.pays else "0.6")
+        # Towards the middle, and those that pay above: close neighbours do not hide each other.
+        left = p.p50_ms > middle_ms
         axes.annotate(
-            p.name, (p.p50_ms, 100 * p.recall), (6, -10), textcoords="offset points", fontsize=8
+            p.name,
+            (p.p50_ms, 100 * p.recall),
+            (-6 if left else 6, 4 if p.pays else -12),
+            textcoords="offset points",
+            ha="right" if left else "left",
+            fontsize=8,
         )
     axes.set(
         xlabel="ms an image, one thread (p50)", ylabel=f"mean R@1 of {conditions} conditions, %"

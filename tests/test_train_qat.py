@@ -444,7 +444,7 @@ def test_the_training_is_shorter_and_slower_than_the_recipes() -> None:
     plan = with_overrides(load_recipe("edge"), None, None, None, Path("a.safetensors"), True)
     assert plan.model.init == "a.safetensors"
     assert plan.qat == QatConfig(enabled=True)
-    assert (plan.optim.steps, plan.optim.warmup_steps) == (425, 50)
+    assert (plan.optim.steps, plan.optim.warmup_steps) == (750, 50)
     assert plan.optim.learning_rate == pytest.approx(1e-4)
     vigor = load_recipe("sample4geo/vigor-same")
     plan = with_overrides(vigor, None, None, None, Path("a.safetensors"), True)

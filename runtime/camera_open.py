@@ -26,6 +26,11 @@ READ_TIMEOUT_S = 2  # several frames of the slowest camera; then it is opened an
 # until the next. Kept, these frames come in a burst that `camera_clock` knows to be old.
 _FFMPEG_OPTIONS = "rtsp_transport;tcp|fpsprobesize;0"
 
+_TIMEOUTS = [
+    *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT_S * 1000),
+    *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_TIMEOUT_S * 1000),
+]
+
 
 class Kind(Enum):
     """What OpenCV reads a live source with."""
@@ -129,10 +134,8 @@ def open_url(url: str) -> cv2.VideoCapture | str:
     """Open a network stream with FFmpeg; return what is wrong where that fails."""
     # FFmpeg has these from the environment alone; what the user set there comes first.
     os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", _FFMPEG_OPTIONS)
-    parameters = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT_S * 1000]
-    parameters += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_TIMEOUT_S * 1000]
     # Every further thread of the decoder keeps one more frame back.
-    parameters += [cv2.CAP_PROP_N_THREADS, 1]
+    parameters = [*_TIMEOUTS, cv2.CAP_PROP_N_THREADS, 1]
     capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG, parameters)
     if not capture.isOpened():
         return f"no stream there within {OPEN_TIMEOUT_S} s; check address, network and password"
@@ -143,11 +146,11 @@ def open_gstreamer(pipeline: str) -> cv2.VideoCapture | str:
     """Open a GStreamer pipeline; return what is wrong where that fails."""
     if not has_gstreamer(cv2.getBuildInformation()):
         return (
-            f"this OpenCV {cv2.__version__} is built without GStreamer (the pip wheels are); use "
-            "the system's OpenCV (apt install python3-opencv, or JetPack's), or give a device or "
-            "URL"
+            f"this OpenCV {cv2.__version__} is built without GStreamer (the pip wheels are); let "
+            "gst-launch-1.0 run the pipeline and serve it as tcp://127.0.0.1:PORT, see "
+            "docs/cameras.md, or use an OpenCV that is built with it"
         )
-    capture = cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER)
+    capture = cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER, _TIMEOUTS)
     if not capture.isOpened():
         return (
             "GStreamer cannot run it; try it with gst-launch-1.0, and end it with 'appsink "

@@ -144,13 +144,15 @@ class LiveOptions:
         """Check the numbers.
 
         Raises:
-            InputError: no frame could ever be young enough.
+            InputError: no frame could ever be young enough, or no outage short enough.
         """
         if not 0 <= self.latency_ms < self.max_age_s * 1e3:
             raise InputError(
                 f"--latency-ms {self.latency_ms:g}: must be at least 0 and less than --max-age "
                 f"{self.max_age_s:g} s, or every frame is too old"
             )
+        if self.give_up_s is not None and not self.give_up_s > 0:
+            raise InputError(f"--give-up {self.give_up_s:g}: must be more than 0 s")
 
 
 class FrameSource(Protocol):
@@ -168,8 +170,8 @@ class FrameSource(Protocol):
         """Frames to come, None where nobody knows."""
         ...
 
-    def frames(self) -> Iterator[Frame]:
-        """Yield the frames.
+    def frames(self) -> Iterator[Frame | Outage]:
+        """Yield the frames; a live source also tells that there are none, and does not end.
 
         Raises:
             InputError: a file is corrupt.
@@ -246,7 +248,7 @@ def open_frames(source: str, live: LiveOptions | None = None) -> FrameSource:
 
     path = Path(source)
     if live_kind(source) is not None:
-        return LiveCamera(source, live)  # type: ignore[return-value]  # yields outages, too
+        return LiveCamera(source, live)
     if path.is_dir() or (path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES):
         return PhotoFiles(path)
     if path.is_file():

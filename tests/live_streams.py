@@ -26,8 +26,8 @@ gi.require_version("Gst", "1.0")
 gi.require_version("GstRtspServer", "1.0")
 from gi.repository import Gst, GstRtspServer
 Gst.init(None)
-lacking = [e for e in ("x264enc", "mpegtsmux", "rtph264pay") if not Gst.ElementFactory.find(e)]
-raise SystemExit(bool(lacking))
+needed = "x264enc rtph264pay mpegtsmux udpsink jpegenc matroskamux tcpserversink"
+raise SystemExit(not all(Gst.ElementFactory.find(name) for name in needed.split()))
 """
 
 
@@ -55,7 +55,7 @@ class Stream:
         self.kind = kind
         self.fps = fps
         if port is None:
-            port = free_udp_port() if kind == "udp" else 0
+            port = 0 if kind == "rtsp" else free_port()
         self._process = subprocess.Popen(
             [str(SYSTEM_PYTHON), str(_SERVER), kind, str(port), *map(str, (*size_px, fps))],
             stdout=subprocess.PIPE,
@@ -67,7 +67,7 @@ class Stream:
     @property
     def url(self) -> str:
         """What goes after `--camera`."""
-        path = "" if self.kind == "udp" else "/main"
+        path = "/main" if self.kind == "rtsp" else ""
         return f"{self.kind}://127.0.0.1:{self.port}{path}"
 
     def kill(self) -> None:
@@ -99,11 +99,12 @@ class Stream:
         self.kill()
 
 
-def free_udp_port() -> int:
-    """Return a port of loopback that nobody uses just now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+def free_port() -> int:
+    """Return a port of loopback that nobody uses just now, for TCP or UDP."""
+    with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        tcp.bind(("127.0.0.1", 0))
+        port: int = tcp.getsockname()[1]
+        udp.bind(("127.0.0.1", port))
         return port
 
 

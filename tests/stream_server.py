@@ -1,4 +1,4 @@
-"""A live camera on loopback for tests: H.264 over RTSP, or in MPEG-TS over UDP, by GStreamer.
+"""A live camera on loopback for tests: RTSP, MPEG-TS over UDP, or JPEGs over TCP, by GStreamer.
 
 A script for the system's Python, which has GStreamer's bindings; `live_streams.py` starts it. It
 prints the port once it serves. Each picture holds the monotonic clock's milliseconds of its making
@@ -20,20 +20,26 @@ from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
 
 BITS, SQUARE_PX = 20, 16
 BLACK, GREY, WHITE = 16, 128, 235
+NOISE_PX = 8192  # few enough to leave bits for the squares
 CAMERA = "appsrc name=camera is-live=true do-timestamp=true format=time"
 ENCODER = (
-    "videoconvert ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=10 bitrate=1000"
+    "videoconvert ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=10 bitrate=2000"
 )
+SENDERS = {
+    "udp": f"{ENCODER} ! mpegtsmux alignment=7 ! udpsink host=127.0.0.1 sync=false",
+    "tcp": "jpegenc ! matroskamux streamable=true ! tcpserversink host=127.0.0.1 sync=false",
+}
 
 
 def picture(width_px: int, height_px: int) -> bytes:
-    """Return an I420 picture: the time, and noise, which makes it as large as real ones."""
+    """Return an I420 picture: the time, and some noise, so that it fills a packet or more."""
     now_ms = int(time.monotonic() * 1e3)
     squares = [WHITE if now_ms >> bit & 1 else BLACK for bit in range(BITS)]
     row = b"".join(bytes([value]) * SQUARE_PX for value in squares)
     row += bytes([GREY]) * (width_px - len(row))
-    noise = os.urandom(width_px * (height_px - SQUARE_PX))
-    return row * SQUARE_PX + noise + bytes([GREY]) * (width_px * height_px // 2)
+    noise = os.urandom(NOISE_PX)
+    luma_px, chroma_px = width_px * (height_px - SQUARE_PX), width_px * height_px // 2
+    return row * SQUARE_PX + noise.rjust(luma_px, bytes([GREY])) + bytes([GREY]) * chroma_px
 
 
 def feed(sources: list[Gst.Element], size_px: tuple[int, int], fps: int) -> None:
@@ -49,8 +55,8 @@ def feed(sources: list[Gst.Element], size_px: tuple[int, int], fps: int) -> None
 def main() -> None:
     """Serve until killed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("kind", choices=("rtsp", "udp"))
-    parser.add_argument("port", help="0 to choose one (RTSP)")
+    parser.add_argument("kind", choices=("rtsp", "udp", "tcp"))
+    parser.add_argument("port", help="0 for a free one (RTSP alone)")
     parser.add_argument("width_px", type=int)
     parser.add_argument("height_px", type=int)
     parser.add_argument("fps", type=int)
@@ -67,22 +73,24 @@ def main() -> None:
         source.set_property("caps", caps)
         sources.append(source)
 
-    if options.kind == "udp":
-        to = f"udpsink host=127.0.0.1 port={options.port} sync=false"
-        pipeline = Gst.parse_launch(f"{CAMERA} ! {ENCODER} ! mpegtsmux alignment=7 ! {to}")
-        use(pipeline)
-        pipeline.set_state(Gst.State.PLAYING)
-        print(options.port, flush=True)
-    else:
+    if options.kind == "rtsp":
         server = GstRtspServer.RTSPServer(address="127.0.0.1", service=options.port)
         factory = GstRtspServer.RTSPMediaFactory(shared=True)
         factory.set_launch(f"( {CAMERA} ! {ENCODER} ! rtph264pay name=pay0 config-interval=1 )")
         factory.connect("media-configure", lambda _, media: use(media.get_element()))
         server.get_mount_points().add_factory("/main", factory)
         server.attach(None)
-        print(server.get_bound_port(), flush=True)
+    else:
+        pipeline = Gst.parse_launch(f"{CAMERA} ! {SENDERS[options.kind]} port={options.port}")
+        use(pipeline)
+        pipeline.set_state(Gst.State.PLAYING)
     size_px = (options.width_px, options.height_px)
     threading.Thread(target=feed, args=(sources, size_px, options.fps), daemon=True).start()
+    if options.kind == "rtsp":
+        print(server.get_bound_port(), flush=True)
+    else:
+        time.sleep(5 / options.fps)  # whoever comes before the first frame misses the beginning
+        print(options.port, flush=True)
     GLib.MainLoop().run()
 
 

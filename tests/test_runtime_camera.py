@@ -214,6 +214,23 @@ def test_a_camera_that_comes_and_goes_does_not_fill_the_log(
     assert len(capsys.readouterr().err.splitlines()) == 2
 
 
+def test_the_pauses_before_a_source_is_opened_grow_until_it_delivers_again(
+    live: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = Capture(picture(1), None), Capture(picture(2), None)
+    cam = live(first, "gone", "gone", second)
+    pauses_s: list[float] = []
+    wait = cam._grabber._stop.wait
+    monkeypatch.setattr(
+        cam._grabber._stop, "wait", lambda pause_s: pauses_s.append(pause_s) or wait(0.001)
+    )
+    first.tickets.release(2)
+    second.tickets.release(2)
+    wait_until(lambda: len(pauses_s) > 20)
+    assert pauses_s[:6] == pytest.approx([0.001, 0.002, 0.004, 0.001, 0.002, 0.004])
+    assert max(pauses_s) == pytest.approx(1.6)
+
+
 def test_a_frame_that_waited_too_long_is_not_handed_on(live: Opener) -> None:
     capture = Capture(picture(1), picture(2))
     cam = live(capture, options=LiveOptions(max_age_s=0.1, outage_period_s=0.05))

@@ -92,6 +92,6 @@ def test_without_gstreamer_a_pipeline_names_the_remedy() -> None:
         open_frames("videotestsrc ! appsink")
     assert str(error.value) == (
         f"--camera videotestsrc ! appsink: this OpenCV {cv2.__version__} is built without "
-        "GStreamer (the pip wheels are); use the system's OpenCV (apt install python3-opencv, or "
-        "JetPack's), or give a device or URL"
+        "GStreamer (the pip wheels are); let gst-launch-1.0 run the pipeline and serve it as "
+        "tcp://127.0.0.1:PORT, see docs/cameras.md, or use an OpenCV that is built with it"
     )

@@ -147,3 +147,10 @@ def test_a_latency_that_makes_every_frame_too_old_is_refused(
 def test_a_latency_that_is_no_number_is_refused(latency_ms: float) -> None:
     with pytest.raises(InputError, match="--latency-ms"):
         LiveOptions(latency_ms=latency_ms)
+
+
+@pytest.mark.parametrize("give_up_s", [0.0, -1.0, float("nan")])
+def test_a_time_to_give_up_that_is_over_at_once_is_refused(give_up_s: float) -> None:
+    with pytest.raises(InputError) as error:
+        LiveOptions(give_up_s=give_up_s)
+    assert str(error.value) == f"--give-up {give_up_s:g}: must be more than 0 s"

@@ -288,26 +288,26 @@ class FixMaker:
         inside = west <= look_east <= east and south <= look_north <= north
         return State.TRACK if inside else State.OUT_OF_PACK
 
-    def _with_match(self, fix: Fix, finding: Finding, estimate: Estimate) -> Fix:
-        assert finding.evidence is not None and finding.plan is not None
+    def with_evidence(self, fix: Fix, finding: Finding) -> Fix:
+        """Add what was found in the frame to its fix: candidates and, if asked for, diagnostics."""
+        evidence, estimate = finding.evidence, finding.estimate
+        if evidence is None or estimate is None or finding.plan is None:
+            return fix
+        footprint_m = finding.plan.footprint_m
+        top = self._top(evidence, footprint_m)
+        fix = replace(fix, score=float(evidence.scores[0, 0]), top=top)
+        if not self._diagnostics:
+            return fix
         lat, lon = (float(v) for v in self._pack.frame.to_wgs84(estimate.east_m, estimate.north_m))
-        fix = replace(
-            fix,
-            score=float(finding.evidence.scores[0, 0]),
-            top=self._top(finding.evidence, finding.plan.footprint_m),
-        )
-        if self._diagnostics:
-            seen = Diagnostics(
-                lat,
-                lon,
-                estimate.mass,
-                estimate.spread_m,
-                finding.plan.footprint_m,
-                len(finding.evidence.offsets_m),
-            )
-            fix = replace(fix, diagnostics=seen)
+        patches = len(evidence.offsets_m)
+        seen = Diagnostics(lat, lon, estimate.mass, estimate.spread_m, footprint_m, patches)
+        return replace(fix, diagnostics=seen)
+
+    def _with_match(self, fix: Fix, finding: Finding, estimate: Estimate) -> Fix:
+        fix = self.with_evidence(fix, finding)
         if fix.state is not State.TRACK:
             return fix
+        lat, lon = (float(v) for v in self._pack.frame.to_wgs84(estimate.east_m, estimate.north_m))
         return replace(
             fix,
             lat=lat,

@@ -35,10 +35,9 @@ class MotionModel:
     jitter_mps: float
 
 
-# An autopilot's ground speed without GNSS drifts; image registration is off by the height's error;
-# a drone of which nothing is known turns and brakes.
+# An autopilot's ground speed without GNSS drifts; a drone of which nothing is known turns and
+# brakes.
 REPORTED = MotionModel(0.7, 0.03, 30.0, 0.3)
-SEEN = MotionModel(0.3, 0.06, 30.0, 0.5)
 UNKNOWN = MotionModel(12.0, 0.0, 5.0, 0.0)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..tilepacks.reader import Pack
 from .belief import Belief, Implied
-from .fix import Candidate, Diagnostics, Fix, Reason, State
+from .fix import Fix, Reason, State
 from .frames import Frame
 from .locate import (
     HPL_PER_SIGMA,
@@ -23,13 +23,12 @@ from .locate import (
     MODE_REACH,
     OUTLIER_FLOOR,
     TILT_SIGMA_RAD,
-    Estimate,
     Evidence,
     Floats,
     locate_near,
     tile_probabilities,
 )
-from .pipeline import TOP_TILES, Finding, FixMaker
+from .pipeline import Finding, FixMaker
 from .tail import GATE, REPORTED, UNKNOWN, MotionModel, Tail
 from .telemetry import Sample
 
@@ -81,7 +80,6 @@ class Tracker:
         """Believe in every place of the pack alike, or in those around `start`."""
         self._pack = pack
         self._spec = pack.spec
-        self._diagnostics = diagnostics
         self._single = FixMaker(pack, diagnostics)
         self._agl_m = 0.0
         self._bounds_m = pack.frame.local_bounds(pack.bounds)
@@ -126,7 +124,7 @@ class Tracker:
             heading_deg=sample.attitude.yaw_deg % 360.0,
             agl_m=sample.attitude.agl_m,
         )
-        fix = self._with_candidates(fix, finding)
+        fix = self._single.with_evidence(fix, finding)
         return self._with_position(fix, self._agl_m, anchored)
 
     def _bare(self, frame: int, t: float, file: str | None, reason: Reason | None) -> Fix:
@@ -158,9 +156,14 @@ class Tracker:
     def _motion(self, sample: Sample | None) -> tuple[Floats, MotionModel, float]:
         """Return the mean velocity since the last frame, its model, and how much it changed."""
         if sample is None or sample.vel_e_mps is None or sample.vel_n_mps is None:
+            # Nobody reports it any more: what it was last becomes the tail's own.
+            if self._tail is not None and self._velocity is not None:
+                self._tail.state[2:] += self._velocity
             self._velocity = None
             return np.zeros(2), UNKNOWN, 0.0
         now = np.array([sample.vel_e_mps, sample.vel_n_mps])
+        if self._tail is not None and self._velocity is None:
+            self._tail.state[2:] -= now
         before = now if self._velocity is None else self._velocity
         self._velocity = now
         return (now + before) / 2, REPORTED, float(np.linalg.norm(now - before))
@@ -234,7 +237,8 @@ class Tracker:
                 return False
             self.resets += 1
         sigma_m = max(mode.spread_m, self._belief.cell_m / 2)
-        self._tail = Tail(mode.east_m, mode.north_m, sigma_m, REPORTED)
+        model = UNKNOWN if self._velocity is None else REPORTED
+        self._tail = Tail(mode.east_m, mode.north_m, sigma_m, model)
         self._anchor_t, self._doubted_t = t, None
         return True
 
@@ -285,28 +289,6 @@ class Tracker:
             west + margin_m <= x <= east - margin_m and south + margin_m <= y <= north - margin_m
         )
         return not inside
-
-    def _with_candidates(self, fix: Fix, finding: Finding) -> Fix:
-        if finding.evidence is None or finding.plan is None:
-            return fix
-        evidence, footprint_m = finding.evidence, finding.plan.footprint_m
-        east, north = evidence.tiles_m[0, :TOP_TILES].T
-        lat, lon = self._pack.frame.to_wgs84(east, north)
-        top = tuple(
-            Candidate(float(a), float(o), footprint_m, float(s))
-            for a, o, s in zip(lat, lon, evidence.scores[0], strict=False)
-        )
-        fix = replace(fix, score=float(evidence.scores[0, 0]), top=top)
-        if self._diagnostics and finding.estimate is not None:
-            fix = replace(fix, diagnostics=self._seen(finding.estimate, evidence, footprint_m))
-        return fix
-
-    def _seen(self, estimate: Estimate, evidence: Evidence, footprint_m: float) -> Diagnostics:
-        lat, lon = self._pack.frame.to_wgs84(estimate.east_m, estimate.north_m)
-        patches = len(evidence.offsets_m)
-        return Diagnostics(
-            float(lat), float(lon), estimate.mass, estimate.spread_m, footprint_m, patches
-        )
 
 
 def _independent(offsets_m: Floats, footprint_m: float) -> float:

@@ -259,3 +259,19 @@ def test_no_frame_at_all_is_told_with_its_reason() -> None:
     assert (fix.state, fix.reason) == (State.DEGRADED, Reason.NO_FRAMES)
     later = flight.tracker.without(flight.index, flight.t + 30, None, Reason.NO_FRAMES)
     assert (later.state, later.lat) == (State.NO_FIX, None)
+
+
+def test_while_no_frame_comes_the_position_flies_on_as_fast_as_it_flew() -> None:
+    flight = Flight()
+    flight.fly(15)
+    for step in range(1, 3):
+        flight.place_m = flight.place_m + flight.velocity_mps * PERIOD_S
+        t = flight.t + step * PERIOD_S
+        fix = flight.tracker.without(flight.index, t, None, Reason.NO_FRAMES)
+        assert fix.state is State.DEGRADED
+        assert flight.error_m(fix) < 8
+    flight.t += 2 * PERIOD_S
+    fix = flight.step()
+    assert fix.state is State.TRACK
+    assert flight.error_m(fix) < 8
+    assert (fix.ve_mps, fix.vn_mps) == pytest.approx(tuple(flight.velocity_mps), abs=3)

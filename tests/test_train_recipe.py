@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -37,8 +38,6 @@ def test_pretrained_weights_that_a_shipped_recipe_names_are_published_by_timm(na
 
 
 def test_the_pretrained_edge_encoder_is_of_the_edge_encoders_shape(tmp_path: Path) -> None:
-    import dataclasses
-
     import torch
     from safetensors.torch import save_file
 
@@ -241,8 +240,21 @@ def test_a_change_that_names_no_value_of_a_table_is_refused(change: str) -> None
     assert str(error.value) == (
         f"--set {change}: expected TABLE.KEY=VALUE with a value in TOML, such as "
         "optim.batch_pairs=16 or optim.precision='fp32'; tables are model, views, optim, data, "
-        "loss, sampling, augment, distill, loading, qat"
+        "loss, sampling, augment, distill, loading, qat, ground.1, ground.2, …"
     )
+
+
+def test_the_command_line_may_change_one_entry_of_the_imagery() -> None:
+    plain, changed = load_recipe("edge"), load_recipe("edge", ("ground.2.first_seed=4000",))
+    assert changed.grounds[1] == dataclasses.replace(plain.grounds[1], first_seed=4000)
+    assert (changed.grounds[0], changed.grounds[2:]) == (plain.grounds[0], plain.grounds[2:])
+
+
+@pytest.mark.parametrize("change", ["ground.0.weight=2", "ground.10.weight=2"])
+def test_a_change_of_imagery_that_the_recipe_lacks_is_refused(change: str) -> None:
+    with pytest.raises(InputError) as error:
+        load_recipe("edge", (change,))
+    assert str(error.value) == f"--set {change}: the recipe has 9 [[ground]] entries"
 
 
 def test_a_misspelt_change_names_its_nearest_neighbour() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 import sys
 from dataclasses import dataclass, field
 from importlib import resources
@@ -236,7 +237,8 @@ def load_recipe(name: str, changes: tuple[str, ...] = ()) -> Recipe:
 
     Args:
         name: such as `sample4geo/cvusa`, or a path that ends in `.toml`.
-        changes: `table.key=value` in TOML, each in place of what the file says.
+        changes: `table.key=value` in TOML, each in place of what the file says; `ground.2.key`
+            is of the second `[[ground]]`.
 
     Raises:
         InputError: no such recipe, no valid TOML, an unknown key or a value of the wrong kind.
@@ -270,12 +272,20 @@ def _change(table: dict[str, Any], change: str) -> None:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         parsed = None
-    if section not in _TABLES or not key or parsed is None:
+    number = re.fullmatch(r"ground\.(\d{1,4})", section)
+    if (section not in _TABLES and number is None) or not key or parsed is None:
         raise InputError(
             f"--set {change}: expected TABLE.KEY=VALUE with a value in TOML, such as "
-            f"optim.batch_pairs=16 or optim.precision='fp32'; tables are {', '.join(_TABLES)}"
+            f"optim.batch_pairs=16 or optim.precision='fp32'; tables are {', '.join(_TABLES)}, "
+            "ground.1, ground.2, …"
         )
-    table.setdefault(section, {})[key] = parsed
+    if number is None:
+        table.setdefault(section, {})[key] = parsed
+        return
+    grounds = table.get("ground", [])
+    if not 1 <= int(number[1]) <= len(grounds):
+        raise InputError(f"--set {change}: the recipe has {len(grounds)} [[ground]] entries")
+    grounds[int(number[1]) - 1][key] = parsed
 
 
 def shipped_recipes() -> list[str]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ..core.images import encode_rgb
 from ..tilepacks.reader import Pack
 from .score_read import ScoredFix
-from .score_truth import Truth
+from .score_truth import Truth, carried_off
 
 RGB = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
@@ -100,7 +100,7 @@ def draw_track(pack: Pack, fixes: Sequence[ScoredFix], truth: Truth | None) -> b
     canvas = _background(pack, [p for p in (*issued, *places) if p is not None])
     found = _pixels(canvas, pack, issued)
     true = _pixels(canvas, pack, places)
-    _draw_path(canvas, true, _TRUTH, 1.6)
+    _draw_path(canvas, true)
     for fixed, real in zip(found, true, strict=True):
         if np.isfinite(fixed).all() and np.isfinite(real).all():
             canvas.line(fixed, real, _ERROR, 2.2)
@@ -175,10 +175,12 @@ def _pixels(canvas: _Canvas, pack: Pack, places: Sequence[tuple[float, float] | 
     return pixels
 
 
-def _draw_path(canvas: _Canvas, pixels: Floats, color: tuple[int, int, int], width: float) -> None:
-    for a, b in zip(pixels[:-1], pixels[1:], strict=True):
-        if np.isfinite(a).all() and np.isfinite(b).all():
-            canvas.line(a, b, color, width)
+def _draw_path(canvas: _Canvas, true: Floats) -> None:
+    """Draw the true path (N, 2), broken where the drone was carried off."""
+    carried = set(carried_off(true * canvas.gsd_m).tolist())
+    for row in range(1, len(true)):
+        if row not in carried and np.isfinite(true[row - 1 : row + 1]).all():
+            canvas.line(true[row - 1], true[row], _TRUTH, 1.6)
 
 
 def _draw_legend(canvas: _Canvas, fixes: Sequence[ScoredFix], has_truth: bool) -> None:

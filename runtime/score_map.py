@@ -18,6 +18,7 @@ from ..tilepacks.reader import Pack
 from .score_flight import Flight
 from .score_plots import dots, mark_size_px, path
 from .score_statistics import R95_PER_SIGMA
+from .score_truth import carried_off
 
 Floats = npt.NDArray[np.float64]
 RGB = npt.NDArray[np.uint8]
@@ -30,8 +31,6 @@ _LEAST_SIDE_M = 60.0
 _LEAST_SHAPE = 0.5  # shorter side over longer
 _MOST_CIRCLES = 120
 _RIM_PX = 2.0  # that a mark is wider below
-_JUMP = 10.0  # a step so much longer than usual was not flown
-_LEAST_JUMP_M = 30.0
 _BAR_SHARE = 0.2  # of the width: the scale bar is at most this long
 
 
@@ -86,7 +85,7 @@ def draw_map(flight: Flight, pack: Pack | None, marked: Sequence[int]) -> Map:
     size_px = mark_size_px(len(frames))
     parts = [
         _ground(picture, window),
-        *_track(true, window.gsd_m),
+        *_track(true, true_m),
         path("join", "".join(f"M{_at(fixed[i])}L{_at(true[i])}" for i in joined.tolist())),
         path("r95", "".join(_circle(fixed[i], radius_px[i]) for i in with_sigma[::every].tolist())),
         dots("dot missed", true[~frames.issued], size_px),
@@ -179,12 +178,9 @@ def _ground(picture: RGB | None, window: GroundWindow) -> str:
     return f'<image {size} href="data:image/jpeg;base64,{data}"/>'
 
 
-def _track(true: Floats, gsd_m: float) -> Iterator[str]:
+def _track(true: Floats, true_m: Floats) -> Iterator[str]:
     """Yield the path that was flown over its casing, broken where the drone was carried off."""
-    steps_m = np.hypot(*np.diff(true, axis=0).T) * gsd_m
-    usual_m = float(np.median(steps_m[steps_m > 0])) if (steps_m > 0).any() else 0.0
-    breaks = np.flatnonzero(steps_m > max(_JUMP * usual_m, _LEAST_JUMP_M)) + 1
-    pieces = ("M" + "L".join(map(_at, piece)) for piece in np.split(true, breaks))
+    pieces = ("M" + "L".join(map(_at, piece)) for piece in np.split(true, carried_off(true_m)))
     line = "".join(pieces)
     yield path("casing", line)
     yield path("truth", line)

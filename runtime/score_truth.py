@@ -18,6 +18,8 @@ Floats = npt.NDArray[np.float64]
 _EVENT_CHARACTERS = 40
 HOLD_S = 0.05  # half a frame period where the frames do not tell it
 _MAX_STEP_S = 2.0  # between rows farther apart nobody knows where the drone was
+_JUMP = 10.0  # a step so much longer than usual was not flown
+_LEAST_JUMP_M = 30.0
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,18 @@ class Truth:
 
     def _place(self, row: int) -> tuple[float, float]:
         return float(self.lat[row]), float(self.lon[row])
+
+
+def carried_off(places_m: Floats) -> npt.NDArray[np.int64]:
+    """Return the rows of a track to which nobody flew from the row before.
+
+    Args:
+        places_m: (N, 2) east, north of true positions in their order, NaN where there is none.
+    """
+    steps_m = np.hypot(*np.diff(places_m, axis=0).T)
+    moved_m = steps_m[steps_m > 0]
+    usual_m = float(np.median(moved_m)) if len(moved_m) else 0.0
+    return np.flatnonzero(steps_m > max(_JUMP * usual_m, _LEAST_JUMP_M)) + 1
 
 
 def read_truth(path: Path) -> Truth:

@@ -81,6 +81,36 @@ def test_without_imagery_the_track_is_drawn_on_a_plain_sheet(
     assert tuple(picture[picture.shape[0] // 3, picture.shape[1] // 3]) == (70, 70, 70)
 
 
+def white_between(picture: np.ndarray, pack: Pack, *places_m: tuple[float, float]) -> bool:
+    """Tell whether the true path is drawn half way between two places."""
+    overview = pack.overview()
+    assert overview is not None
+    _, west_m, north_m, gsd_m = overview
+    scale = picture.shape[1] / (overview[0].shape[1] * gsd_m)
+    east, north = np.mean(places_m, axis=0)
+    x, y = round((east - west_m) * scale), round((north_m - north) * scale)
+    near = picture[y - 3 : y + 4, x - 3 : x + 4]
+    return bool((near.min(axis=2) > 240).any())
+
+
+def test_the_true_path_is_broken_where_the_drone_was_carried_off(pack: Pack) -> None:
+    flown = [(-60.0 + 7 * i, -40.0) for i in range(4)]
+    after = [(20.0 + 7 * i, 50.0) for i in range(4)]
+    seen = [fix(i, None) for i in range(8)]
+    picture = decode_rgb(draw_track(pack, seen, truth(pack, *flown, *after)), "plot")
+    assert white_between(picture, pack, flown[0], flown[1])
+    assert white_between(picture, pack, after[2], after[3])
+    assert not white_between(picture, pack, flown[-1], after[0])
+
+
+def test_the_true_path_is_broken_where_there_is_no_truth(pack: Pack) -> None:
+    flown = [(-60.0 + 20 * i, -40.0) for i in range(4)]
+    seen = [fix(i, None) for i in (0, 1, 7, 2, 3)]
+    picture = decode_rgb(draw_track(pack, seen, truth(pack, *flown)), "plot")
+    assert white_between(picture, pack, flown[0], flown[1])
+    assert not white_between(picture, pack, flown[1], flown[2])
+
+
 def test_a_mark_beyond_the_imagery_gets_room(pack: Pack) -> None:
     inside = decode_rgb(draw_track(pack, [fix(0, place(pack, 0, 0))], None), "plot")
     beyond = decode_rgb(draw_track(pack, [fix(0, place(pack, 0, 160))], None), "plot")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s4g.core.errors import InputError
-from s4g.runtime.score_truth import Event, Truth, read_truth
+from s4g.runtime.score_truth import Event, Truth, carried_off, read_truth
 
 
 def write(folder: Path, text: str) -> Path:
@@ -107,3 +107,20 @@ def test_a_truth_that_is_no_number_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
         read_truth(path)
     assert str(error.value) == f"{path}: line 3, column lat: 'nan' is not a finite number"
+
+
+def test_a_step_far_beyond_the_usual_one_was_not_flown() -> None:
+    places_m = np.array([[0, 0], [8, 0], [16, 6], [500, 6], [508, 6], [508, 6], [400, 6]], float)
+    assert carried_off(places_m).tolist() == [3, 6]
+
+
+def test_a_long_step_among_long_ones_and_a_short_one_among_short_ones_were_flown() -> None:
+    slow, fast = np.zeros((6, 2)), np.zeros((6, 2))
+    slow[:, 0], fast[:, 0] = [0, 1, 2, 3, 30, 31], [0, 60, 120, 500, 560, 620]
+    assert carried_off(slow).tolist() == carried_off(fast).tolist() == []
+
+
+def test_where_there_is_no_truth_nothing_is_told_of_a_step() -> None:
+    places_m = np.array([[0, 0], [1, 0], [np.nan, np.nan], [900, 0], [901, 0]])
+    assert carried_off(places_m).tolist() == []
+    assert carried_off(places_m[:1]).tolist() == carried_off(places_m[:0]).tolist() == []

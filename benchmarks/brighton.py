@@ -67,7 +67,7 @@ def main() -> None:
         "--out", pack, "--overwrite", *encoder,
     )  # fmt: skip
     command(
-        "s4g-run", "--camera", str(options.data / "photos"), "--pack", pack,
+        "s4g-run", "--single", "--camera", str(options.data / "photos"), "--pack", pack,
         "--telemetry", str(out / "telemetry.csv"), "--hfov", f"{hfov_deg:.2f}",
         "--truth", str(out / "truth.csv"), "--out", str(out / "fixes.jsonl"), "--quiet",
         "--plot", str(out / "track.png"), "--diagnostics", "--overwrite", *encoder,

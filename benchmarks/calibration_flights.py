@@ -114,8 +114,8 @@ def localise(
         "--no-imagery", *bbox, *encoder,
     )  # fmt: skip
     command(
-        "s4g-run", "--camera", str(flight / "frames"), "--pack", str(pack), "--telemetry",
-        str(flight / "telemetry.csv"), "--intrinsics", str(flight / "camera.json"),
+        "s4g-run", "--single", "--camera", str(flight / "frames"), "--pack", str(pack),
+        "--telemetry", str(flight / "telemetry.csv"), "--intrinsics", str(flight / "camera.json"),
         "--out", str(fixes), "--quiet", "--diagnostics", "--overwrite", *encoder,
     )  # fmt: skip
     return fixes, flight / "truth.csv"

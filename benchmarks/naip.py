@@ -90,7 +90,7 @@ def main() -> None:
     )  # fmt: skip
     simulate(file_of_year(options.data, options.flight_year), options.half, out)
     command(
-        "s4g-run", "--camera", str(flight / "frames"), "--pack", pack,
+        "s4g-run", "--single", "--camera", str(flight / "frames"), "--pack", pack,
         "--telemetry", str(flight / "telemetry.csv"), "--intrinsics", str(flight / "camera.json"),
         "--truth", str(flight / "truth.csv"), "--out", str(out / "fixes.jsonl"), "--quiet",
         "--plot", str(out / "track.png"), "--diagnostics", "--overwrite", *encoder,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .pipeline import Stages
     from .score import ScoredFix, Truth
     from .telemetry import Telemetry
-    from .tracker import Start, Tracker
+    from .tracker import Start
 
 _PATH = click.Path(path_type=Path)
 _LATEST_STAGES = 10_000  # frames whose stage times are kept: a long flight must not fill memory
@@ -87,13 +87,12 @@ def cli() -> None:
 @click.option("--out", type=_PATH, help="Write the fixes to this file too, one JSON per line.")
 @click.option("--plot", type=_PATH, help="Draw fixes (and truth) on the pack's imagery, PNG.")
 @click.option("--level", type=float, metavar="M", help="Use tiles this wide, metres, always.")
+@click.option("--start", metavar="LAT,LON,RADIUS_M", help="Where the flight starts, if known.")
 @click.option(
-    "--filter",
-    "over_time",
+    "--single",
     is_flag=True,
-    help="Combine frames over time (new; frames need a clock); without: each frame by itself.",
+    help="Localise each frame by itself, as if there were no other: to compare.",
 )
-@click.option("--start", metavar="LAT,LON,RADIUS_M", help="Where the flight starts; with --filter.")
 @click.option(
     "--max-age",
     type=float,
@@ -137,8 +136,8 @@ def run(
     signer: Path | None,
     telemetry_offset: float,
     mount: str | None,
-    over_time: bool,
     start: str | None,
+    single: bool,
     max_age: float,
     latency_ms: float,
     camera_mode: str | None,
@@ -167,9 +166,11 @@ def run(
     from ..core.engine import describe
     from .frames import LiveOptions, parse_mode
     from .pipeline import FixMaker, Localiser, run_frames
+    from .tracker import Tracker
 
-    if start is not None and not over_time:
-        raise InputError(f"--start {start}: only a filter starts anywhere; add --filter")
+    if start is not None and single:
+        raise InputError(f"--start {start}: with --single no frame comes first; leave one out")
+    begin = None if start is None else _start(start)
     if alert_limit is not None and truth is None:
         raise InputError(f"--alert-limit {alert_limit:g}: nothing is scored; add --truth FILE")
     mode = None if camera_mode is None else parse_mode(camera_mode)
@@ -184,16 +185,12 @@ def run(
             closing(_telemetry(telemetry, source, telemetry_offset, angles))
         )
         localiser = Localiser(pack, engine, lens, level)
-        maker: FixMaker | Tracker = FixMaker(pack, diagnostics)
-        if over_time:
-            from .tracker import Tracker
-
-            maker = Tracker(pack, None if start is None else _start(start), diagnostics)
+        maker = FixMaker(pack, diagnostics) if single else Tracker(pack, begin, diagnostics)
         results = run_frames(source, poses, localiser, maker, realtime, max_frames)
         keep = known_truth is not None or plot is not None
         total = min(source.count or 0, max_frames or source.count or 0)
         say(f"encoder: {describe(engine)}")
-        fixes = _stream(results, source, total, out, overwrite, quiet, keep)
+        fixes = _stream(results, source, total, out, overwrite, quiet, keep, single)
         if (complaint := poses.complaint()) is not None:
             raise InputError(complaint)
         if engine.spec.unknown_score <= 0:
@@ -308,13 +305,15 @@ def _stream(
     overwrite: bool,
     quiet: bool,
     keep: bool,
+    single: bool,
 ) -> list[ScoredFix]:
     """Print and write fixes as they come; return them where `keep` asks for it."""
+    from .fix import Reason
     from .score import parse_fix, stage_table
 
     fixes: list[ScoredFix] = []
     stages: deque[Stages] = deque(maxlen=_LATEST_STAGES)
-    frames = issued = 0
+    frames = issued = timeless = 0
     with ExitStack() as stack:
         file: IO[str] | None = None
         if out is not None:
@@ -333,8 +332,11 @@ def _stream(
                     fixes.append(parse_fix(line, "fix"))
                 if times:
                     stages.append(times)
+                if fix.reason is Reason.NO_FRAMES:
+                    continue  # told of a camera that shows nothing
                 frames += 1
                 issued += fix.lat is not None
+                timeless += fix.t is None and bool(times)
                 advance(1)
         except KeyboardInterrupt:
             if source.count is not None:
@@ -342,6 +344,11 @@ def _stream(
             say("interrupted")  # a live run ends this way: keep what it found
     drops = f", {source.dropped} frames dropped" if source.dropped else ""
     say(f"{issued} fixes from {frames} frames{drops}")
+    if timeless and not single:
+        say(
+            f"note: {timeless} frames have no time: each was localised by itself; a 't' column in "
+            "the telemetry gives them one"
+        )
     if stages:
         say(stage_table(stages))
     return fixes

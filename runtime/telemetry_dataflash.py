@@ -2,17 +2,19 @@
 
 A log describes its own messages: FMT messages give each type's length, format and column names
 (ArduPilot, libraries/AP_Logger/README.md). Only the columns named here are ever looked at; GPS
-messages are stepped over, also for the clock.
+messages are stepped over, also for the clock. Old firmware counts milliseconds.
 """
 
 from __future__ import annotations
 
+import math
 import mmap
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from ..core.errors import InputError, IntegrityError
 from .telemetry_rotation import Floats, quaternions
@@ -37,13 +39,18 @@ _HUNDREDTHS = "cCeE"
 _WANTED = {
     "ATT": ("Yaw", "Pitch", "Roll"),
     "MNT": ("I", "Roll", "Pitch", "YawB", "YawE"),
-    "RFND": ("Instance", "Dist", "Stat", "Orient"),
+    "RFND": tuple(f"{name}{n}" for n in ("", 1, 2) for name in ("Dist", "Stat", "Orient")),
     "TERR": ("Status", "CHeight"),
     "POS": ("RelHomeAlt",),
     "CTUN": ("Alt",),
     "XKF1": ("C", "VN", "VE"),
     "NKF1": ("C", "VN", "VE"),
+    "EKF1": ("VN", "VE"),
 }
+_PARAMETERS = "PARM"  # its columns Name and Value
+# The first column of a message with a time: microseconds of its count since the autopilot started.
+_CLOCKS_US = {"TimeUS": 1, "TimeMS": 1000}
+_SENSOR_CLOCKS = ("ACC", "GYR")  # whose milliseconds are of another clock
 _RANGE_GOOD = 4  # RangeFinder::Status::Good
 _DOWN = 25  # ROTATION_PITCH_270
 _TERRAIN_OK = 2  # AP_Terrain::TerrainStatusOK
@@ -60,8 +67,23 @@ class _Kind:
     at: list[int]
 
     @property
-    def has_time(self) -> bool:
-        return self.dtype is not None and (self.dtype.names or ("",))[0] == "TimeUS"
+    def clock(self) -> str | None:
+        """Name of the column that tells the time."""
+        if self.dtype is None or not self.dtype.names:
+            return None
+        first = self.dtype.names[0]
+        foreign = first == "TimeMS" and self.name.startswith(_SENSOR_CLOCKS)
+        counts = first in _CLOCKS_US and self.dtype[0].kind in "iu"
+        return first if counts and not foreign else None
+
+    @property
+    def is_wanted(self) -> bool:
+        """Tell whether its messages are kept."""
+        if self.name != _PARAMETERS:
+            return self.name in _WANTED and self.clock is not None
+        if self.dtype is None or not {"Name", "Value"} <= self.units.keys():
+            return False
+        return self.dtype["Name"].kind == "V" and self.dtype["Value"].kind == "f"
 
 
 def read_dataflash(path: Path, offset_s: float = 0.0, mount: Mount | None = None) -> LogTelemetry:
@@ -79,25 +101,28 @@ def read_dataflash(path: Path, offset_s: float = 0.0, mount: Mount | None = None
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             kinds, first_us = _scan(data)
-            columns = {kind.name: _columns(data, kind) for kind in kinds.values() if kind.at}
+            rows = {kind.name: (kind, _rows(data, kind)) for kind in kinds.values() if kind.at}
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     if first_us is None:
         raise IntegrityError(f"{path}: holds no message with a time; it is damaged or cut short")
-    for name, found in columns.items():
-        t = (found["TimeUS"] - first_us) / 1e6
+    parameters = _parameters(rows.pop(_PARAMETERS)[1]) if _PARAMETERS in rows else {}
+    columns = {}
+    for name, (kind, found) in rows.items():
+        t = (_microseconds(kind, found) - first_us) / 1e6
         keep = in_order(t, f"{path}: {name}")
-        columns[name] = {key: values[keep] for key, values in (found | {"t": t}).items()}
-    return LogTelemetry(str(path), _tracks(columns), offset_s, mount)
+        numbers = _numbers(kind, found) | {"t": t}
+        columns[name] = {key: values[keep] for key, values in numbers.items()}
+    return LogTelemetry(str(path), _tracks(columns, parameters), offset_s, mount)
 
 
-def _scan(data: mmap.mmap) -> tuple[dict[int, _Kind], int | None]:
+def _scan(data: mmap.mmap) -> tuple[dict[int, _Kind], float | None]:
     """Return the wanted kinds with where their messages lie, and the log's first time."""
     lengths = [0] * 256
     lengths[_FMT_TYPE] = _FMT_BYTES
     wanted: dict[int, _Kind] = {}
-    timed: set[int] = set()
-    first_us: int | None = None
+    timed: dict[int, _Kind] = {}
+    first_us: float | None = None
     at, end = 0, len(data)
     while at + 3 <= end:
         if data[at] != 0xA3 or data[at + 1] != 0x95 or not lengths[data[at + 2]]:
@@ -112,12 +137,15 @@ def _scan(data: mmap.mmap) -> tuple[dict[int, _Kind], int | None]:
             described, kind = _kind(data[at + 3 : at + _FMT_BYTES])
             if described != _FMT_TYPE and kind.length > 3:
                 lengths[described] = kind.length
-                (timed.add if kind.has_time else timed.discard)(described)
-                if kind.name in _WANTED and kind.has_time and described not in wanted:
+                timed.pop(described, None)
+                if kind.clock is not None:
+                    timed[described] = kind
+                if kind.is_wanted and described not in wanted:
                     wanted[described] = kind
         else:
             if first_us is None and number in timed:
-                first_us = int.from_bytes(data[at + 3 : at + 11], "little")
+                row = np.frombuffer(data[at + 3 : at + lengths[number]], timed[number].dtype)
+                first_us = float(_microseconds(timed[number], row)[0])
             if number in wanted:
                 wanted[number].at.append(at)
         at += lengths[number]
@@ -139,13 +167,31 @@ def _kind(payload: bytes) -> tuple[int, _Kind]:
     return number, _Kind(title, length, dtype, units, [])
 
 
-def _columns(data: mmap.mmap, kind: _Kind) -> dict[str, Floats]:
-    """Return the wanted columns (N,) of a kind, in plain units, and its times in microseconds."""
+def _rows(data: mmap.mmap, kind: _Kind) -> npt.NDArray[np.void]:
+    """Return the messages (N,) of a kind, as they are in the log."""
     assert kind.dtype is not None
     at = np.asarray(kind.at, np.int64)[:, None] + np.arange(3, kind.length)
-    rows = np.frombuffer(data, np.uint8)[at].view(kind.dtype)[:, 0]
-    names = [n for n in ("TimeUS", *_WANTED[kind.name]) if n in kind.units]
+    rows: npt.NDArray[np.void] = np.frombuffer(data, np.uint8)[at].view(kind.dtype)[:, 0]
+    return rows
+
+
+def _microseconds(kind: _Kind, rows: npt.NDArray[np.void]) -> Floats:
+    """Return the times (N,) of messages since the autopilot's start."""
+    assert kind.clock is not None
+    return rows[kind.clock].astype(np.float64) * _CLOCKS_US[kind.clock]
+
+
+def _numbers(kind: _Kind, rows: npt.NDArray[np.void]) -> dict[str, Floats]:
+    """Return the wanted columns (N,) of messages, in plain units."""
+    names = [n for n in _WANTED[kind.name] if n in kind.units and rows.dtype[n].kind != "V"]
     return {n: rows[n].astype(np.float64) * kind.units[n] for n in names}
+
+
+def _parameters(rows: npt.NDArray[np.void]) -> dict[str, float]:
+    """Return the autopilot's parameters by name, as they were last."""
+    names, values = rows["Name"].tolist(), rows["Value"].astype(np.float64).tolist()
+    texts = (name.split(b"\x00")[0].decode("ascii", "replace") for name in names)
+    return dict(zip(texts, values, strict=True))
 
 
 def _fill(rows: dict[str, Floats], names: tuple[str, ...], keep: Floats) -> tuple[Floats, Floats]:
@@ -155,7 +201,29 @@ def _fill(rows: dict[str, Floats], names: tuple[str, ...], keep: Floats) -> tupl
     return rows["t"][good], values[good]
 
 
-def _tracks(columns: dict[str, dict[str, Floats]]) -> Tracks:
+def _range_m(found: dict[str, Floats], parameters: dict[str, float]) -> Floats:
+    """Return the distance (N,) to the ground by the first rangefinder that sees it, NaN where none.
+
+    Firmware that logs no orientation takes its first rangefinder for one that looks down; where no
+    status is logged, a distance counts within the bounds that the parameters set it.
+    """
+    distance_m = np.full(len(found["t"]), np.nan)
+    for n in ("2", "1", ""):
+        if f"Dist{n}" not in found:
+            continue
+        this_m = found[f"Dist{n}"]
+        down = found[f"Orient{n}"] == _DOWN if f"Orient{n}" in found else np.array(n == "1")
+        if f"Stat{n}" in found:
+            good = found[f"Stat{n}"] == _RANGE_GOOD
+        else:
+            bounds = (f"RNGFND{'' if n == '1' else n}_{end}_CM" for end in ("MIN", "MAX"))
+            least, most = (parameters.get(bound, math.nan) / 100 for bound in bounds)
+            good = (this_m >= least) & (this_m <= most)
+        distance_m = np.where(down & good, this_m, distance_m)
+    return distance_m
+
+
+def _tracks(columns: dict[str, dict[str, Floats]], parameters: dict[str, float]) -> Tracks:
     tracks = Tracks()
 
     def rows(name: str, *needed: str) -> tuple[dict[str, Floats], Floats] | None:
@@ -176,16 +244,16 @@ def _tracks(columns: dict[str, dict[str, Floats]]) -> Tracks:
     if found := rows("MNT", "Roll", "Pitch", "YawB"):
         times, angles = _fill(found[0], ("YawB", "Pitch", "Roll"), found[1])
         tracks.gimbal_nose.extend(times, quaternions(angles))
-    if found := rows("RFND", "Dist", "Stat", "Orient"):
-        good = (found[0]["Stat"] == _RANGE_GOOD) & (found[0]["Orient"] == _DOWN)
-        tracks.range_m.extend(*_fill(found[0], ("Dist",), found[1] * good))
+    if found := rows("RFND"):
+        found[0]["down_m"] = _range_m(found[0], parameters)
+        tracks.range_m.extend(*_fill(found[0], ("down_m",), found[1]))
     if found := rows("TERR", "Status", "CHeight"):
         good = found[0]["Status"] == _TERRAIN_OK
         tracks.terrain_m.extend(*_fill(found[0], ("CHeight",), found[1] * good))
     for name, column in (("POS", "RelHomeAlt"), ("CTUN", "Alt")):
         if len(tracks.relative_m) == 0 and (found := rows(name, column)):
             tracks.relative_m.extend(*_fill(found[0], (column,), found[1]))
-    for name in ("XKF1", "NKF1"):
+    for name in ("XKF1", "NKF1", "EKF1"):
         if len(tracks.velocity_mps) == 0 and (found := rows(name, "VN", "VE")):
             tracks.velocity_mps.extend(*_fill(found[0], ("VN", "VE"), found[1]))
     return tracks

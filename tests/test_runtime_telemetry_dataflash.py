@@ -26,6 +26,15 @@ XKF1 = ("XKF1", "QBccCfffffffccce", "TimeUS,C,Roll,Pitch,Yaw,VN,VE,VD,dPD,PN,PE,
 NKF1 = ("NKF1", "QccCfffffffccc", "TimeUS,Roll,Pitch,Yaw,VN,VE,VD,dPD,PN,PE,PD,GX,GY,GZ")
 MNT = ("MNT", "QBffffffff", "TimeUS,I,DesRoll,Roll,DesPitch,Pitch,DesYawB,YawB,DesYawE,YawE")
 GPS = ("GPS", "QBIHBcLLeffffB", "TimeUS,Status,GMS,GWk,NSats,HDop,Lat,Lng,Alt,Spd,GCrs,VZ,Yaw,U")
+# Of firmware of 2013 and 2014, and rangefinders of the years until messages had an instance.
+OLD_ATT = ("ATT", "IccccCCCC", "TimeMS,DesRoll,Roll,DesPitch,Pitch,DesYaw,Yaw,ErrRP,ErrYaw")
+OLD_CTUN = ("CTUN", "Ihhhffecchh", "TimeMS,ThrIn,AngBst,ThrOut,DAlt,Alt,BarAlt,DSAlt,SAlt,DCRt,CRt")
+EKF1 = ("EKF1", "IccCffffffccc", "TimeMS,Roll,Pitch,Yaw,VN,VE,VD,PN,PE,PD,GX,GY,GZ")
+OLD_PARM = ("PARM", "Nf", "Name,Value")
+RFND_PLAIN = ("RFND", "QCC", "TimeUS,Dist1,Dist2")
+RFND_ORIENTED = ("RFND", "QCBCB", "TimeUS,Dist1,Orient1,Dist2,Orient2")
+RFND_PAIR = ("RFND", "QCBBCBB", "TimeUS,Dist1,Stat1,Orient1,Dist2,Stat2,Orient2")
+PARM = ("PARM", "QNf", "TimeUS,Name,Value")
 NAN = float("nan")
 
 
@@ -79,6 +88,102 @@ def test_the_height_is_that_of_the_rangefinder_that_looks_down(tmp_path: Path) -
     made.row("RFND", us(0.1), 1, 99.0, 3, 25)  # out of range
     made.row("POS", us(0), 1, 1, 500, 60, 61)
     assert sample(read(tmp_path, made), 0.1).attitude.agl_m == pytest.approx(41.5)
+
+
+def test_of_a_pair_of_rangefinders_the_first_that_sees_the_ground_tells_the_height(
+    tmp_path: Path,
+) -> None:
+    made = log(RFND_PAIR, POS)
+    made.row("POS", us(0), 1, 1, 500, 60, 61)
+    made.row("RFND", us(0), 41.5, 4, 25, 42.5, 4, 25)
+    made.row("RFND", us(0.5), 41.5, 4, 0, 43.5, 4, 25)  # the first looks ahead
+    made.row("RFND", us(1), 41.5, 3, 25, 44.5, 4, 25)  # ... and sees nothing
+    made.row("RFND", us(1.5), 41.5, 1, 25, 44.5, 2, 25)  # neither does
+    telemetry = read(tmp_path, made)
+    assert telemetry.tracks.range_m.last_s == 1.0
+    heights = [sample(telemetry, t).attitude.agl_m for t in (0, 0.5, 1, 1.5)]
+    assert heights == pytest.approx([41.5, 43.5, 44.5, 44.5])
+
+
+def limits(made: Any, *parameters: tuple[str, float]) -> None:
+    for name, value in parameters:
+        made.row("PARM", us(0), name.encode(), value)
+
+
+FIRST = (("RNGFND_MIN_CM", 50.0), ("RNGFND_MAX_CM", 4000.0))
+SECOND = (("RNGFND2_MIN_CM", 50.0), ("RNGFND2_MAX_CM", 9000.0))
+
+
+def test_without_a_status_a_distance_counts_within_the_parameters_bounds(tmp_path: Path) -> None:
+    made = log(PARM, RFND_ORIENTED, POS)
+    limits(made, *FIRST, *SECOND, ("RNGFND_MAX_CM", 3000.0), ("RTL_ALT", 2000.0))
+    made.row("POS", us(0), 1, 1, 500, 60, 61)
+    made.row("RFND", us(0), 29.9, 25, 0, 0)
+    made.row("RFND", us(0.5), 30.1, 25, 85, 25)  # too far for the first, by its last bound
+    made.row("RFND", us(1), 0.4, 25, 85, 0)  # too near, and the second looks ahead
+    telemetry = read(tmp_path, made)
+    assert telemetry.tracks.range_m.last_s == 0.5
+    heights = [sample(telemetry, t).attitude.agl_m for t in (0, 0.5)]
+    assert heights == pytest.approx([29.9, 85.0])
+
+
+def test_without_an_orientation_the_first_rangefinder_looks_down(tmp_path: Path) -> None:
+    made = log(PARM, RFND_PLAIN)
+    limits(made, *FIRST, *SECOND)
+    made.row("RFND", us(0), 20.5, 70)
+    made.row("RFND", us(1), 0, 70)
+    telemetry = read(tmp_path, made)
+    assert len(telemetry.tracks.range_m) == 1
+    assert sample(telemetry, 0).attitude.agl_m == pytest.approx(20.5)
+
+
+@pytest.mark.parametrize("kind", [RFND_PLAIN, RFND_ORIENTED])
+def test_without_status_and_bounds_no_distance_counts(
+    tmp_path: Path, kind: tuple[str, str, str]
+) -> None:
+    made = log(kind, POS)
+    made.row("POS", us(0), 1, 1, 500, 60, 61)
+    made.row("RFND", us(0), *[20.5, 25, 20.5, 25][:: 2 if kind == RFND_PLAIN else 1])
+    assert sample(read(tmp_path, made), 0).attitude.agl_m == 60.0
+
+
+def ms(t: float) -> int:
+    return us(t) // 1000
+
+
+def test_an_old_log_counts_milliseconds(tmp_path: Path) -> None:
+    made = log(OLD_PARM, OLD_ATT, OLD_CTUN, EKF1)
+    made.row("PARM", b"RTL_ALT", 2000)
+    for t in (0, 1):
+        made.row("ATT", ms(t), 77, -1, 77, 2, 77, 350 * (1 - t) + 10 * t, 77, 77)
+    made.row("CTUN", ms(0.5), 1, 1, 1, 70, 71, 72, 1, 1, 1, 1)
+    made.row("EKF1", ms(0.5), 0, 0, 0, 3, -4, 0, 9, 9, 9, 0, 0, 0)
+    found = sample(read(tmp_path, made), 0.25)
+    assert found.attitude.yaw_deg == pytest.approx(355.0, abs=0.01)
+    assert found.attitude.pitch_deg == pytest.approx(2.0, abs=0.05)
+    assert found.attitude.agl_m == 71.0
+    assert (found.vel_n_mps, found.vel_e_mps) == (3.0, -4.0)
+
+
+def test_milliseconds_of_a_sensors_own_clock_are_no_time_of_the_log(tmp_path: Path) -> None:
+    made = log(("ACC1", "IIfff", "TimeMS,TimeUS,AccX,AccY,AccZ"), OLD_ATT)
+    made.row("ACC1", 7, 7000, 0, 0, 9)
+    made.row("ATT", ms(0), 77, 0, 77, 0, 77, 90, 77, 77)
+    assert sample(read(tmp_path, made), 0.0).age_s == 0.0
+
+
+@pytest.mark.parametrize(("form", "name", "value"), [("QfN", 1.0, b"x"), ("QNN", b"x", b"y")])
+def test_columns_of_the_wrong_kind_are_not_read(
+    tmp_path: Path, form: str, name: Any, value: Any
+) -> None:
+    made = log(POS, ("ATT", "QNff", "TimeUS,Yaw,Roll,Pitch"), ("NKF1", "NBff", "TimeUS,C,VN,VE"))
+    made.describe("PARM", form, "TimeUS,Name,Value")
+    made.row("POS", us(0), 1, 1, 500, 60, 61)
+    made.row("ATT", us(0), b"ninety", 0, 0)
+    made.row("NKF1", b"now", 0, 1, 1)
+    made.row("PARM", us(0), name, value)
+    found = sample(read(tmp_path, made), 0.0)
+    assert (found.tilt_known, found.vel_n_mps) == (False, None)
 
 
 def test_without_a_rangefinder_the_terrain_model_tells_the_height(tmp_path: Path) -> None:
@@ -186,9 +291,11 @@ def test_a_log_of_positions_alone_is_refused(tmp_path: Path) -> None:
 def test_no_damage_raises_anything_but_an_error_of_ours(
     tmp_path: Path, data: st.DataObject
 ) -> None:
-    made = log(ATT, POS)
+    made = log(ATT, POS, PARM, RFND_ORIENTED)
+    limits(made, *FIRST, *SECOND)
     for i in range(5):
         attitude(made, i / 10, 10.0 * i)
+        made.row("RFND", us(i / 10), 20, 25, 20, 25)
         made.row("POS", us(i / 10), 1, 1, 500, 60, 61)
     for _ in range(data.draw(st.integers(1, 8))):
         place = data.draw(st.integers(3, len(made.data) - 1))
@@ -198,6 +305,25 @@ def test_no_damage_raises_anything_but_an_error_of_ours(
         read(tmp_path, made)
     except InputError as error:
         assert str(error).startswith(f"{tmp_path}/a.bin: ")
+
+
+def test_of_an_old_log_it_reads_what_pymavlink_reads(tmp_path: Path) -> None:
+    reader = pytest.importorskip("pymavlink.DFReader", reason="needs pymavlink (s4g[telemetry])")
+    made = log(OLD_ATT)
+    for t in range(5):
+        made.row("ATT", ms(t / 4), 77, t, 77, -t, 77, 60 + t, 77, 77)
+    telemetry = read(tmp_path, made)
+    theirs = reader.DFReader_binary(str(tmp_path / "a.bin"), zero_time_base=True)
+    try:
+        rows = list(iter(lambda: theirs.recv_match(type="ATT"), None))
+    finally:
+        theirs.close()
+    assert len(rows) == 5
+    for row in rows:
+        found = sample(telemetry, row._timestamp - rows[0]._timestamp).attitude
+        assert (found.yaw_deg, found.pitch_deg, found.roll_deg) == pytest.approx(
+            (row.Yaw, row.Pitch, row.Roll), abs=1e-6
+        )
 
 
 def test_it_reads_what_pymavlink_reads(tmp_path: Path) -> None:

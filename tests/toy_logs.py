@@ -6,7 +6,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-_STRUCT = dict(zip("bBMhHiIqQfdLcCeE", "bBBhHiIqQfdihHiI", strict=True))
+_STRUCT = dict(zip("bBMhHiIqQfdLcCeE", "bBBhHiIqQfdihHiI", strict=True)) | {"N": "16s"}
 _HUNDREDTHS = "cCeE"
 
 
@@ -27,7 +27,7 @@ class DataFlash:
         texts = (name.encode(), form.encode(), columns.encode())
         self.data += b"\xa3\x95\x80" + struct.pack("<BB4s16s64s", number, length, *texts)
 
-    def row(self, name: str, *values: float) -> None:
+    def row(self, name: str, *values: Any) -> None:
         number, form = self._kinds[name]
         counts = [
             round(v * 100) if c in _HUNDREDTHS else v for c, v in zip(form, values, strict=True)

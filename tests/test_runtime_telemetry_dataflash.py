@@ -172,7 +172,7 @@ def test_milliseconds_of_a_sensors_own_clock_are_no_time_of_the_log(tmp_path: Pa
     assert sample(read(tmp_path, made), 0.0).age_s == 0.0
 
 
-@pytest.mark.parametrize(("form", "name", "value"), [("QfN", 1.0, b"x"), ("QNN", b"x", b"y")])
+@pytest.mark.parametrize(("form", "name", "value"), [("Qff", 1.0, 2.0), ("QNN", b"x", b"y")])
 def test_columns_of_the_wrong_kind_are_not_read(
     tmp_path: Path, form: str, name: Any, value: Any
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -94,6 +94,12 @@ def cli() -> None:
     help="Localise each frame by itself, as if there were no other: to compare.",
 )
 @click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True, max=1000),
+    metavar="HZ",
+    help="Say where the drone is this often between frames too.",
+)
+@click.option(
     "--max-age",
     type=float,
     default=0.5,
@@ -138,6 +144,7 @@ def run(
     mount: str | None,
     start: str | None,
     single: bool,
+    rate: float | None,
     max_age: float,
     latency_ms: float,
     camera_mode: str | None,
@@ -164,16 +171,21 @@ def run(
         if path is not None:
             check_output(path, overwrite)
     from ..core.engine import describe
+    from .camera_open import live_kind
     from .frames import LiveOptions, parse_mode
     from .pipeline import FixMaker, Localiser, run_frames
+    from .rate import between_frames, while_awaited
     from .tracker import Tracker
 
     if start is not None and single:
         raise InputError(f"--start {start}: with --single no frame comes first; leave one out")
+    if rate is not None and single:
+        raise InputError(f"--rate {rate:g}: with --single nothing is carried on; leave one out")
     begin = None if start is None else _start(start)
     if alert_limit is not None and truth is None:
         raise InputError(f"--alert-limit {alert_limit:g}: nothing is scored; add --truth FILE")
     mode = None if camera_mode is None else parse_mode(camera_mode)
+    is_live = live_kind(camera) is not None
     live = LiveOptions(max_age, latency_ms, give_up_s=give_up, mode=mode)
     with ExitStack() as stack:
         lens = _lens(hfov, intrinsics)
@@ -184,13 +196,17 @@ def run(
         poses = stack.enter_context(
             closing(_telemetry(telemetry, source, telemetry_offset, angles))
         )
-        localiser = Localiser(pack, engine, lens, level)
-        maker = FixMaker(pack, diagnostics) if single else Tracker(pack, begin, diagnostics)
+        localiser = Localiser(pack, engine, lens, level, live=is_live)
+        tracker = None if single else Tracker(pack, begin, diagnostics)
+        maker = tracker or FixMaker(pack, diagnostics)
         results = run_frames(source, poses, localiser, maker, realtime, max_frames)
+        if tracker is not None and rate is not None:
+            fill_in = while_awaited if is_live else between_frames
+            results = fill_in(results, tracker, rate)
         keep = known_truth is not None or plot is not None
         total = min(source.count or 0, max_frames or source.count or 0)
         say(f"encoder: {describe(engine)}")
-        fixes = _stream(results, source, total, out, overwrite, quiet, keep, single)
+        fixes = _stream(results, source, total, out, overwrite, quiet, keep, single, is_live)
         if (complaint := poses.complaint()) is not None:
             raise InputError(complaint)
         if engine.spec.unknown_score <= 0:
@@ -298,7 +314,7 @@ def _telemetry(
 
 
 def _stream(
-    results: Iterator[tuple[Fix, Stages]],
+    results: Generator[tuple[Fix, Stages], None, None],
     source: FrameSource,
     total: int,
     out: Path | None,
@@ -306,9 +322,9 @@ def _stream(
     quiet: bool,
     keep: bool,
     single: bool,
+    is_live: bool,
 ) -> list[ScoredFix]:
     """Print and write fixes as they come; return them where `keep` asks for it."""
-    from .fix import Reason
     from .score import parse_fix, stage_table
 
     fixes: list[ScoredFix] = []
@@ -321,6 +337,7 @@ def _stream(
             # Line by line, so that after a power cut the temporary file still tells the flight.
             file = stack.enter_context(temporary.open("w", encoding="utf-8", buffering=1))
         advance = stack.enter_context(progress("localising", total, "frames"))
+        stack.enter_context(closing(results))
         try:
             for fix, times in results:
                 line = fix.to_json()
@@ -332,14 +349,14 @@ def _stream(
                     fixes.append(parse_fix(line, "fix"))
                 if times:
                     stages.append(times)
-                if fix.reason is Reason.NO_FRAMES:
-                    continue  # told of a camera that shows nothing
+                if fix.latency_ms is None:
+                    continue  # no frame led to it
                 frames += 1
                 issued += fix.lat is not None
                 timeless += fix.t is None and bool(times)
                 advance(1)
         except KeyboardInterrupt:
-            if source.count is not None:
+            if not is_live:
                 raise
             say("interrupted")  # a live run ends this way: keep what it found
     drops = f", {source.dropped} frames dropped" if source.dropped else ""

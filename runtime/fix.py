@@ -26,6 +26,7 @@ class Reason(str, Enum):
 
     NO_FRAMES = "no_frames"  # the camera delivers nothing, or nothing recent
     NO_TELEMETRY = "no_telemetry"  # nothing is known of attitude and height at this time
+    FRAME_SIZE = "frame_size"  # the frame has another shape than the lens was calibrated for
     NO_HEIGHT = "no_height"  # the height above ground is not positive
     TILT = "tilt"  # the camera looks too far off straight down
     TOO_LOW = "too_low"  # the frame shows less ground than the smallest tile of the pack
@@ -97,7 +98,7 @@ class Fix:
         source: `visual` (matched in this frame) or `propagated`.
         anchor_age_s: seconds since the last match.
         score: cosine of the best tile.
-        latency_ms: from the frame's arrival to this fix.
+        latency_ms: from the frame's arrival to this fix, None where no frame led to it.
         top: the best tiles.
         diagnostics: only when asked for.
     """
@@ -118,7 +119,7 @@ class Fix:
     source: str | None = None
     anchor_age_s: float | None = None
     score: float | None = None
-    latency_ms: float = 0.0
+    latency_ms: float | None = 0.0
     top: tuple[Candidate, ...] = ()
     diagnostics: Diagnostics | None = None
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
 from ..core.camera import Attitude, Camera
+from ..core.console import say
 from ..core.engine import Embeddings, Engine, FrameEngine
 from ..core.errors import InputError
 from ..core.warp import FrameWarp
@@ -20,8 +21,8 @@ from .intrinsics import Lens
 from .locate import Estimate, Evidence, gather, joined, locate
 from .normalise import (
     WANTED_PATCHES,
-    PatchPlan,
     brighten,
+    PatchPlan,
     cut_patches,
     find_level,
     max_reduction,
@@ -76,6 +77,8 @@ class Localiser:
         lens: what the user said about the optics.
         level_m: tile side to use whatever the height, or None to choose per frame.
         max_patches: most patches to match per frame.
+        live: whether a frame of a shape that the lens does not fit is told and left out, for a
+            camera may change its mode in flight.
 
     Raises:
         InputError: the pack has no such level.
@@ -88,6 +91,7 @@ class Localiser:
         lens: Lens,
         level_m: float | None = None,
         max_patches: int = MAX_PATCHES,
+        live: bool = False,
     ) -> None:
         """Prepare the buffers and run the encoder, so that the first frames are not slow."""
         self.pack = pack
@@ -95,6 +99,8 @@ class Localiser:
         self._frame_engine = engine if isinstance(engine, FrameEngine) else None
         self._lens = lens
         self._max_patches = max_patches
+        self._live = live
+        self._told_misfit = False
         self._footprints_m = [level.footprint_m for level in pack.levels]
         self._fixed_level = (
             None if level_m is None else find_level(self._footprints_m, level_m, str(pack.path))
@@ -126,9 +132,11 @@ class Localiser:
         """Match one frame; book the stages' times.
 
         Raises:
-            InputError: the photo is corrupt, or the lens is unknown or of another aspect.
+            InputError: the photo is corrupt, or the lens is unknown or of another aspect (files).
         """
-        camera = self._lens.camera_for(frame.width_px, frame.height_px, sample.hfov_deg)
+        camera = self._camera(frame, sample)
+        if isinstance(camera, Reason):
+            return Finding(reason=camera)
         plan = self._plan(camera, sample, self._fixed_level)
         clock.done("plan")
         if isinstance(plan, Reason):
@@ -145,6 +153,18 @@ class Localiser:
             return finding
         second = self._find_at(plan, frame, camera, sample, clock)
         return second if second.reason is None else finding
+
+    def _camera(self, frame: Frame, sample: Sample) -> Camera | Reason:
+        """Return the intrinsics of a frame."""
+        try:
+            return self._lens.camera_for(frame.width_px, frame.height_px, sample.hfov_deg)
+        except InputError as error:
+            if not self._live or self._lens.camera is None:
+                raise
+            if not self._told_misfit:
+                say(f"{frame.name}: {error}; there is no fix until then")
+            self._told_misfit = True
+            return Reason.FRAME_SIZE
 
     def _plan(self, camera: Camera, sample: Sample, level: int | None) -> PatchPlan | Reason:
         return plan_patches(
@@ -343,7 +363,7 @@ def run_frames(
     maker: Fixer,
     realtime: bool = False,
     max_frames: int | None = None,
-) -> Iterator[tuple[Fix, Stages]]:
+) -> Generator[tuple[Fix, Stages], None, None]:
     """Yield a fix and its stages' milliseconds for every frame of a source.
 
     A live source that shows nothing, and telemetry that tells nothing, give fixes that say so,
@@ -365,7 +385,8 @@ def run_frames(
     latest = 0
     for frame in source.frames():
         if isinstance(frame, Outage):
-            yield maker.without(latest, frame.t, None, Reason.NO_FRAMES), {}
+            fix = maker.without(latest, frame.t, None, Reason.NO_FRAMES)
+            yield replace(fix, latency_ms=None), {}
             continue
         latest = frame.index
         if max_frames is not None and frame.index >= max_frames:

@@ -55,6 +55,12 @@ class Tail:
         speed = model.sigma_mps**2
         self.covariance: Floats = np.diag([sigma_m**2, sigma_m**2, speed, speed])
 
+    def copy(self) -> Tail:
+        """Return one that goes its own way from here."""
+        other = Tail.__new__(Tail)
+        other.state, other.covariance = self.state.copy(), self.covariance.copy()
+        return other
+
     @property
     def position_m(self) -> Floats:
         """East, north (2,)."""

@@ -18,7 +18,6 @@ from .belief import Belief, Implied
 from .fix import Fix, Reason, State
 from .frames import Frame
 from .locate import (
-    HPL_PER_SIGMA,
     KERNEL_SHARE,
     MODE_REACH,
     OUTLIER_FLOOR,
@@ -31,6 +30,7 @@ from .locate import (
 from .pipeline import Finding, FixMaker
 from .tail import GATE, REPORTED, UNKNOWN, MotionModel, Tail
 from .telemetry import Sample
+from .track import Track
 
 # The belief's cells, as a share of the smallest tiles: finer than its kernel.
 _CELL_SHARE = 0.25
@@ -44,14 +44,8 @@ _FIRST_NEWS = 3.0
 # ... and seconds of it before a place far from where the drone was known to be.
 _JUMP_S = 10.0
 _TAKEN_MASS = 0.99
-# Below this share of the belief around it a position is not given.
-_KEPT_MASS = 0.95
 # Probability a second that all is wrong.
 _LEAK_PER_S = 1e-3
-# Frames that surely see another place withdraw the position after so long.
-_CONTRADICTED_S = 1.5
-# A position without a match is given up when it is this uncertain, in footprints.
-_LOST_FOOTPRINTS = 0.5
 # A match must hold this much of its patch's probability near the prediction.
 _ANCHOR_MASS = 0.5
 # Of the attitude's error half stays the same for a whole flight, and no filter averages it out.
@@ -74,6 +68,7 @@ class Tracker:
 
     Attributes:
         resets: how often another place was taken up than the one believed before.
+        track: what is known after the newest frame, None before the first.
     """
 
     def __init__(self, pack: Pack, start: Start | None = None, diagnostics: bool = False) -> None:
@@ -82,11 +77,10 @@ class Tracker:
         self._spec = pack.spec
         self._single = FixMaker(pack, diagnostics)
         self._agl_m = 0.0
-        self._bounds_m = pack.frame.local_bounds(pack.bounds)
         smallest_m = min(level.footprint_m for level in pack.levels)
         # A drone beyond the border may still see ground of the pack.
         more_m = max(level.footprint_m for level in pack.levels)
-        west, south, east, north = self._bounds_m
+        self._bounds_m = west, south, east, north = pack.frame.local_bounds(pack.bounds)
         grid_m = west - more_m, south - more_m, east + more_m, north + more_m
         self._belief = Belief(grid_m, _CELL_SHARE * smallest_m)
         if start is not None:
@@ -101,13 +95,14 @@ class Tracker:
         self._doubted_t: float | None = None  # since when frames see another place
         self._footprint_m = smallest_m
         self.resets = 0
+        self.track: Track | None = None
 
     def without(self, frame: int, t: float | None, file: str | None, reason: Reason) -> Fix:
         """Return what is said of a frame that cannot be looked at, or of none at all."""
         if t is None:
             return self._single.without(frame, t, file, reason)
         self._predict(t, None)
-        return self._with_position(self._bare(frame, t, file, reason), self._agl_m, False)
+        return self._conclude(t, self._bare(frame, t, file, reason))
 
     def fix(self, frame: Frame, sample: Sample, finding: Finding) -> Fix:
         """Return the fix of a frame, its latency still open; without a clock, of it alone."""
@@ -116,20 +111,49 @@ class Tracker:
             return self._single.fix(frame, sample, finding)
         self._predict(t, sample)
         self._agl_m = sample.attitude.agl_m
-        anchored = False
         if finding.plan is not None and finding.evidence is not None:
-            anchored = self._weigh(t, sample, finding, finding.evidence)
+            self._weigh(t, sample, finding, finding.evidence)
         fix = replace(
             self._bare(frame.index, t, frame.file, finding.reason),
             heading_deg=sample.attitude.yaw_deg % 360.0,
             agl_m=sample.attitude.agl_m,
         )
-        fix = self._single.with_evidence(fix, finding)
-        return self._with_position(fix, self._agl_m, anchored)
+        return self._conclude(t, self._single.with_evidence(fix, finding))
+
+    def at(self, t: float) -> Fix | None:
+        """Return what is said of a time after the newest frame; None before the first.
+
+        It changes nothing, and may be asked from another thread.
+        """
+        return None if self.track is None else self.track.at(t)
 
     def _bare(self, frame: int, t: float, file: str | None, reason: Reason | None) -> Fix:
         age_s = None if self._anchor_t is None else t - self._anchor_t
         return Fix(frame, t, State.ACQUIRING, file, reason, anchor_age_s=age_s)
+
+    def _conclude(self, t: float, fix: Fix) -> Fix:
+        """Keep what is known after a frame, and return what is said of it."""
+        tail = None if self._tail is None else self._tail.copy()
+        held = 0.0
+        if tail is not None:
+            east, north = tail.position_m
+            held = self._belief.mass_within(float(east), float(north), self._reach_m(tail))
+        reported = self._velocity is not None
+        self.track = Track(
+            self._pack.frame,
+            self._bounds_m,
+            t,
+            fix,
+            tail,
+            self._velocity if self._velocity is not None else np.zeros(2),
+            REPORTED if reported else UNKNOWN,
+            _STEADY_TILT * TILT_SIGMA_RAD * self._agl_m,
+            held,
+            self._footprint_m,
+            self._anchor_t,
+            self._doubted_t,
+        )
+        return self.track.said()
 
     def _predict(self, t: float, sample: Sample | None) -> None:
         before, self._t = self._t, t
@@ -168,8 +192,8 @@ class Tracker:
         self._velocity = now
         return (now + before) / 2, REPORTED, float(np.linalg.norm(now - before))
 
-    def _weigh(self, t: float, sample: Sample, finding: Finding, evidence: Evidence) -> bool:
-        """Take in a frame; return whether it corrected the tail."""
+    def _weigh(self, t: float, sample: Sample, finding: Finding, evidence: Evidence) -> None:
+        """Take in a frame."""
         assert finding.plan is not None
         footprint_m = self._footprint_m = finding.plan.footprint_m
         news = min(1.0, max(_LEAST_NEWS, self._moved_m / (_NEWS_SHARE * footprint_m)))
@@ -187,7 +211,6 @@ class Tracker:
         taken = self._take_up(t)
         anchored = self._correct(t, sample, evidence, own, news) or taken
         self._doubt(t, finding, anchored)
-        return anchored
 
     def _correct(
         self, t: float, sample: Sample, evidence: Evidence, own: Floats, news: float
@@ -244,51 +267,6 @@ class Tracker:
 
     def _reach_m(self, tail: Tail) -> float:
         return MODE_REACH * self._footprint_m + 3 * tail.sigma_m
-
-    def _with_position(self, fix: Fix, agl_m: float, anchored: bool) -> Fix:
-        """Set the state, and the position where it may be given."""
-        if self._tail is None:
-            return replace(fix, reason=fix.reason or Reason.AMBIGUOUS)
-        tail, t = self._tail, fix.t
-        assert t is not None
-        sigma_m = math.hypot(tail.sigma_m, _STEADY_TILT * TILT_SIGMA_RAD * agl_m)
-        east, north = tail.position_m
-        held = self._belief.mass_within(float(east), float(north), self._reach_m(tail))
-        doubted = self._doubted_t is not None and t - self._doubted_t >= _CONTRADICTED_S
-        if not anchored and self._is_beyond(tail):
-            return replace(fix, state=State.OUT_OF_PACK)
-        if doubted or held < _KEPT_MASS:
-            return replace(fix, state=State.NO_FIX, reason=fix.reason or Reason.AMBIGUOUS)
-        if tail.sigma_m > _LOST_FOOTPRINTS * self._footprint_m:
-            return replace(fix, state=State.NO_FIX, reason=fix.reason or Reason.STALE)
-        lat, lon = (float(v) for v in self._pack.frame.to_wgs84(east, north))
-        return replace(
-            fix,
-            state=State.TRACK if anchored else State.DEGRADED,
-            reason=None if anchored else fix.reason,
-            lat=lat,
-            lon=lon,
-            sigma_m=sigma_m,
-            hpl_m=HPL_PER_SIGMA * sigma_m,
-            ve_mps=self._speed(0),
-            vn_mps=self._speed(1),
-            source="visual" if anchored else "propagated",
-        )
-
-    def _speed(self, axis: int) -> float:
-        assert self._tail is not None
-        reported = 0.0 if self._velocity is None else float(self._velocity[axis])
-        return reported + float(self._tail.state[2 + axis])
-
-    def _is_beyond(self, tail: Tail) -> bool:
-        """Tell whether the frame may see past the pack's border."""
-        margin_m = self._footprint_m / 2 + 3 * tail.sigma_m
-        west, south, east, north = self._bounds_m
-        x, y = tail.position_m
-        inside = (
-            west + margin_m <= x <= east - margin_m and south + margin_m <= y <= north - margin_m
-        )
-        return not inside
 
 
 def _independent(offsets_m: Floats, footprint_m: float) -> float:

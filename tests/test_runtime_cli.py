@@ -394,6 +394,14 @@ def test_the_first_frame_is_not_believed(tool: Tool) -> None:
     assert (last["state"], last["source"]) == ("TRACK", "visual")
 
 
+def test_positions_between_frames_are_no_frames(tool: Tool, tmp_path: Path) -> None:
+    result = tool.run(rate=1, out=tmp_path / "fixes.jsonl")
+    assert [fix["t"] for fix in result.fixes] == list(range(11))
+    assert [fix["latency_ms"] is None for fix in result.fixes] == [False, True] * 5 + [False]
+    assert result.err.splitlines()[1] == "4 fixes from 6 frames"
+    assert (tmp_path / "fixes.jsonl").read_text() == result.out
+
+
 def test_frames_without_a_clock_are_localised_one_by_one_and_that_is_said(
     tool: Tool, toy_flight: Any, tmp_path: Path
 ) -> None:
@@ -416,6 +424,10 @@ def test_frames_without_a_clock_are_localised_one_by_one_and_that_is_said(
         (
             ("--single", "--start", "47,8,100"),
             "--start 47,8,100: with --single no frame comes first; leave one out",
+        ),
+        (
+            ("--single", "--rate", "10"),
+            "--rate 10: with --single nothing is carried on; leave one out",
         ),
         (("--start", "97,8,100"), "--start 97,8,100: expected degrees, and metres above 0"),
         (("--start", "47,8"), "--start 47,8: expected three numbers, LAT,LON,RADIUS_M"),

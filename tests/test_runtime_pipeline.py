@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from s4g.core.camera import Attitude
+from s4g.core.camera import Attitude, Camera
 from s4g.core.engine import Embeddings, Images, load_engine
 from s4g.core.errors import InputError
 from s4g.core.geo import distance_m
@@ -350,6 +350,24 @@ def test_what_is_not_known_of_the_camera_is_not_made_up(
     results = run_frames(PhotoFiles(toy_flight.photos), Lacking(), localiser, FixMaker(pack))
     fix, _ = next(results)
     assert (fix.state, fix.reason, fix.lat) == (State.NO_FIX, reason, None)
+
+
+def test_a_live_frame_of_another_shape_has_no_fix_and_that_is_said_once(
+    pack, toy_encoder, toy_flight, capsys
+) -> None:
+    lens = Lens(camera=Camera.from_hfov(640, 640, 60.0))
+    engine = load_engine(toy_encoder, "cpu", 1)
+    localiser = Localiser(pack, engine, lens, live=True)
+    results = fly(pack, localiser, toy_flight)
+    assert {(fix.state, fix.reason) for fix, _ in results} == {(State.NO_FIX, Reason.FRAME_SIZE)}
+    assert capsys.readouterr().err == (
+        f"{toy_flight.photos}/photo_0.jpg: frame of 320x240 px, camera calibrated at 640x640: the "
+        "aspect ratio differs; calibrate at the frame's own size; there is no fix until then\n"
+    )
+    with pytest.raises(InputError, match="the aspect ratio differs"):
+        fly(pack, Localiser(pack, engine, lens), toy_flight)
+    with pytest.raises(InputError, match="field of view is unknown"):
+        fly(pack, Localiser(pack, engine, Lens(), live=True), toy_flight)
 
 
 def test_a_camera_that_shows_nothing_gives_no_fix(pack, localiser, toy_flight) -> None:

@@ -234,6 +234,24 @@ def test_a_start_narrows_what_is_looked_at() -> None:
     assert flight.error_m(fix) < 10
 
 
+def test_asking_where_it_is_changes_nothing() -> None:
+    asked, other = Flight(), Flight()
+    assert asked.tracker.at(0.0) is None
+    for _ in range(30):
+        fix, same = asked.step(), other.step()
+        assert fix == same
+        later = asked.tracker.at(asked.t + 0.3)
+    assert later is not None
+    assert (later.state, later.source) == (State.TRACK, "propagated")
+    moved = asked.velocity_mps * 0.3
+    asked.place_m = asked.place_m + moved
+    assert asked.error_m(later) < 8
+    much_later = asked.tracker.at(asked.t + 8)
+    assert (much_later.state, much_later.reason, much_later.lat) == (
+        State.NO_FIX, Reason.STALE, None,
+    )  # fmt: skip
+
+
 def test_a_clock_that_goes_back_does_not_end_it() -> None:
     flight = Flight()
     flight.fly(15)

@@ -12,7 +12,6 @@ import functools
 import math
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -25,6 +24,9 @@ MAX_TILT_DEG = 60.0
 
 # Coverage is counted on this many cells per side of a patch: 3 % steps along an edge.
 _COVERAGE_CELLS = 32
+
+# Homographies that are kept: of a frame at full size and reduced, in a few threads.
+_KEPT = 16
 
 # Tangent off the optical axis of the corner of the widest frame, 170 degrees, with some room.
 _MAX_SLOPE = 20.0
@@ -157,8 +159,11 @@ class Attitude:
         return math.degrees(math.acos(np.clip(self.ned_from_camera[2, 2], -1.0, 1.0)))
 
 
+@functools.lru_cache(maxsize=_KEPT)
 def ground_from_pixel(camera: Camera, attitude: Attitude) -> Matrix:
     """Return the homography from undistorted pixels to east, north metres below the camera.
+
+    It is kept for the next call, and read-only: a frame's patches all ask for the same one.
 
     A pixel's ray meets flat ground at `agl_m` times its north and east slope (Hartley and
     Zisserman, Multiple View Geometry, 2nd ed., section 8.1).
@@ -174,16 +179,23 @@ def ground_from_pixel(camera: Camera, attitude: Attitude) -> Matrix:
             "straight down are not used"
         )
     ray_ned = attitude.ned_from_camera @ np.linalg.inv(camera.matrix)
-    return np.stack([ray_ned[1], ray_ned[0], ray_ned[2] / attitude.agl_m])
+    result = np.stack([ray_ned[1], ray_ned[0], ray_ned[2] / attitude.agl_m])
+    result.flags.writeable = False
+    return result
 
 
+@functools.lru_cache(maxsize=_KEPT)
 def pixel_from_ground(camera: Camera, attitude: Attitude) -> Matrix:
     """Return the homography from east, north metres below the camera to undistorted pixels.
+
+    It is kept for the next call, and read-only.
 
     Raises:
         InputError: as `ground_from_pixel`.
     """
-    return np.asarray(np.linalg.inv(ground_from_pixel(camera, attitude)), np.float64)
+    result = np.asarray(np.linalg.inv(ground_from_pixel(camera, attitude)), np.float64)
+    result.flags.writeable = False
+    return result
 
 
 def apply_homography(homography: Matrix, points: npt.ArrayLike) -> Matrix:
@@ -200,20 +212,31 @@ def homogeneous(homography: Matrix, points: npt.ArrayLike) -> Matrix:
 
 
 def frame_points(
-    camera: Camera, frame_from_square: Matrix, points: npt.ArrayLike
-) -> npt.NDArray[np.float32]:
-    """Return where points (N, 2) lie in the real frame; outside where it cannot see.
+    camera: Camera, frame_from_square: Matrix, x: Matrix, y: Matrix
+) -> tuple[Matrix, Matrix]:
+    """Return where points lie in the real frame, columns and rows; outside where it cannot see.
 
     The third homogeneous coordinate is the depth along the optical axis: ground behind the
     camera, as a tilted camera has it, would show up mirrored.
+
+    Args:
+        camera: intrinsics of the frame.
+        frame_from_square: homography to undistorted pixels.
+        x: of the points, any shape.
+        y: of the points, a shape that broadcasts with it: of a grid, a row and a column will do.
     """
-    mapped = homogeneous(frame_from_square, points)
-    behind = mapped[:, 2] <= 0
-    mapped[behind] = (OUTSIDE_PX, OUTSIDE_PX, 1)
-    pixels = (mapped[:, :2] / mapped[:, 2:]).astype(np.float32)
-    pixels = distort(camera, pixels)
-    pixels[behind] = OUTSIDE_PX
-    return pixels
+    column, row, depth = (h[0] * x + (h[1] * y + h[2]) for h in frame_from_square)
+    behind = depth <= 0
+    hidden = bool(behind.any())
+    if hidden:
+        depth[behind] = np.inf
+    column /= depth
+    row /= depth
+    if camera.distortion:
+        column, row = _distorted(camera, column, row)
+    if hidden:
+        column[behind] = row[behind] = OUTSIDE_PX
+    return column, row
 
 
 def look_point_m(camera: Camera, attitude: Attitude) -> tuple[float, float]:
@@ -231,34 +254,46 @@ def distort(camera: Camera, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.f
     """
     if not camera.distortion:
         return pixels
-    rays = np.ones((len(pixels), 3), np.float64)
-    rays[:, 0] = (pixels[:, 0] - camera.cx_px) / camera.fx_px
-    rays[:, 1] = (pixels[:, 1] - camera.cy_px) / camera.fy_px
-    zero = np.zeros(3)
-    mapped, _ = cv2.projectPoints(rays, zero, zero, camera.matrix, np.array(camera.distortion))
-    with np.errstate(over="ignore"):  # only beyond the reach, which is overwritten next
-        result = np.asarray(mapped.reshape(-1, 2), np.float32)
-    result[np.hypot(rays[:, 0], rays[:, 1]) > reach(camera.distortion)] = OUTSIDE_PX
-    return result
+    column, row = pixels.astype(np.float64).T
+    return np.stack(_distorted(camera, column, row), axis=1).astype(np.float32)
+
+
+def _distorted(camera: Camera, column: Matrix, row: Matrix) -> tuple[Matrix, Matrix]:
+    """Do what `distort` does, for columns and rows by themselves.
+
+    It is OpenCV's `projectPoints` written out, which takes ten times as long.
+    """
+    x = (column - camera.cx_px) / camera.fx_px
+    y = (row - camera.cy_px) / camera.fy_px
+    _, _, p1, p2, *_ = camera.distortion
+    square = x * x + y * y
+    beyond = square > reach(camera.distortion) ** 2
+    with np.errstate(over="ignore", invalid="ignore"):  # beyond the reach, overwritten next
+        radial = _radial(camera.distortion, square)
+        twice_xy = 2.0 * x * y
+        across = x * radial + (p1 * twice_xy + p2 * (square + 2.0 * x * x))
+        down = y * radial + (p2 * twice_xy + p1 * (square + 2.0 * y * y))
+    across = across * camera.fx_px + camera.cx_px
+    down = down * camera.fy_px + camera.cy_px
+    across[beyond] = down[beyond] = OUTSIDE_PX
+    return across, down
+
+
+def _radial(distortion: tuple[float, ...], square: Matrix) -> Matrix:
+    """Return by how much a ray's slope grows, given the square of it (OpenCV's rational model)."""
+    k1, k2, _, _, k3, k4, k5, k6 = (*distortion, *(0.0,) * 8)[:8]
+    factor: Matrix = 1 + square * (k1 + square * (k2 + square * k3))
+    if k4 or k5 or k6:
+        factor /= 1 + square * (k4 + square * (k5 + square * k6))
+    return factor
 
 
 @functools.lru_cache(maxsize=16)
 def reach(distortion: tuple[float, ...]) -> float:
     """Return the slope (tangent off the axis) up to which the radial polynomial increases."""
-    k1, k2, _, _, k3, k4, k5, k6 = (*distortion, *(0.0,) * 8)[:8]
     slope = np.linspace(0, _MAX_SLOPE, 2001)
-    square = slope**2
-    radial = (1 + square * (k1 + square * (k2 + square * k3))) / (
-        1 + square * (k4 + square * (k5 + square * k6))
-    )
-    falling = np.flatnonzero(np.diff(slope * radial) <= 0)
+    falling = np.flatnonzero(np.diff(slope * _radial(distortion, slope**2)) <= 0)
     return float(slope[falling[0]]) if falling.size else _MAX_SLOPE
-
-
-def pixel_grid(size_px: int) -> npt.NDArray[np.float32]:
-    """Return the pixels (S * S, 2) of a square image, column then row, row by row."""
-    axis = np.arange(size_px, dtype=np.float32)
-    return np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
 
 
 def ground_from_patch(east_m: float, north_m: float, footprint_m: float, size_px: int) -> Matrix:
@@ -301,15 +336,12 @@ def patch_coverages(
     Raises:
         InputError: as `ground_from_pixel`.
     """
-    squares = np.asarray(squares_m, np.float64).reshape(-1, 1, 3)
-    places = (pixel_grid(cells) + 0.5) / cells - 0.5
-    ground = squares[..., :2] + squares[..., 2:] * places * [1.0, -1.0]
-    points = frame_points(camera, pixel_from_ground(camera, attitude), ground.reshape(-1, 2))
-    inside = (
-        (points[:, 0] >= 0)
-        & (points[:, 0] <= camera.width_px - 1)
-        & (points[:, 1] >= 0)
-        & (points[:, 1] <= camera.height_px - 1)
-    )
-    share: Matrix = inside.reshape(len(squares), -1).mean(axis=1)
+    squares = np.asarray(squares_m, np.float64).reshape(-1, 3)
+    steps = squares[:, 2:] * ((np.arange(cells) + 0.5) / cells - 0.5)
+    east, north = (squares[:, :1] + steps)[:, None, :], (squares[:, 1:2] - steps)[:, :, None]
+    column, row = frame_points(camera, pixel_from_ground(camera, attitude), east, north)
+    inside = (column >= 0) & (column <= camera.width_px - 1)
+    inside &= (row >= 0) & (row <= camera.height_px - 1)
+    seen = np.count_nonzero(inside.reshape(len(squares), -1), axis=1)
+    share: Matrix = seen / cells**2
     return share

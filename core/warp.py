@@ -6,6 +6,7 @@ A `FrameWarp` says which frame pixel each pixel of a patch shows. The CPU applie
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -23,7 +24,6 @@ from .camera import (
     homogeneous,
     patch_coverage,
     pixel_from_ground,
-    pixel_grid,
 )
 from .errors import InputError
 
@@ -134,28 +134,60 @@ def cut_with_opencv(frame: Image, warp: FrameWarp) -> Image:
     Raises:
         InputError: the frame's size is not the camera's.
     """
-    check_frame(frame, warp.camera)
+    patch: Image = np.empty((warp.size_px, warp.size_px, 3), np.uint8)
+    cut_all_with_opencv(frame, [warp], patch[None])
+    return patch
+
+
+def cut_all_with_opencv(frame: Image, warps: Sequence[FrameWarp], out: Image) -> None:
+    """Draw several patches on the CPU.
+
+    Args:
+        frame: (H, W, 3) uint8 of the cameras' size.
+        warps: where the pixels of each of P patches come from.
+        out: (>= P, S, S, 3) uint8, C-contiguous, S = `size_px` of all warps; its first P places
+            are filled, black outside the frame.
+
+    Raises:
+        InputError: the frame's size is not the cameras'.
+    """
+    shrunk = {1: frame}  # once for all patches: it looks at every pixel of the frame
+    for place, warp in enumerate(warps):
+        check_frame(frame, warp.camera)
+        if warp.shrink not in shrunk:
+            shrunk[warp.shrink] = _shrink(frame, warp.shrink)
+        _cut(shrunk[warp.shrink], warp, out[place])
+
+
+def _shrink(frame: Image, factor: int) -> Image:
+    """Average blocks of a frame's pixels; rows and columns beyond a whole multiple are dropped."""
+    height, width = frame.shape[0] // factor, frame.shape[1] // factor
+    whole = frame[: height * factor, : width * factor]
+    return np.asarray(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _cut(frame: Image, warp: FrameWarp, out: Image) -> None:
+    """Draw one patch of a frame that was shrunk as the warp says into `out` (S, S, 3) uint8."""
     factor, size_px = warp.shrink, warp.size_px
-    if factor > 1:
-        height, width = frame.shape[0] // factor, frame.shape[1] // factor
-        frame = frame[: height * factor, : width * factor]
-        frame = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8)
     if warp.camera.distortion or _reaches_behind(warp.frame_from_patch, size_px):
-        points = frame_points(warp.camera, warp.frame_from_patch, pixel_grid(size_px))
-        points = np.clip((points + 0.5) / factor - 0.5, OUTSIDE_PX, -OUTSIDE_PX)
-        columns, rows = np.ascontiguousarray(points.T).reshape(2, size_px, size_px)
-        patch = cv2.remap(frame, columns, rows, cv2.INTER_LINEAR)
+        axis = np.arange(size_px, dtype=np.float64)
+        places = frame_points(warp.camera, warp.frame_from_patch, axis[None, :], axis[:, None])
+        columns, rows = (
+            np.clip((place + 0.5) / factor - 0.5, OUTSIDE_PX, -OUTSIDE_PX).astype(np.float32)
+            for place in places
+        )
+        cv2.remap(frame, columns, rows, cv2.INTER_LINEAR, dst=out)
     else:
         shrink = np.array(
             [[1 / factor, 0, 0.5 / factor - 0.5], [0, 1 / factor, 0.5 / factor - 0.5], [0, 0, 1]]
         )
-        patch = cv2.warpPerspective(
+        cv2.warpPerspective(
             frame,
             shrink @ warp.frame_from_patch,
             (size_px, size_px),
+            dst=out,
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         )
-    return np.asarray(patch, np.uint8)
 
 
 def _shrink_factor(frame_from_patch: Matrix, size_px: int) -> int:

@@ -163,6 +163,12 @@ def test_a_camera_that_looks_to_the_horizon_is_refused() -> None:
     )
 
 
+def test_a_homography_that_is_kept_cannot_be_changed() -> None:
+    for homography in (ground_from_pixel, pixel_from_ground):
+        with pytest.raises(ValueError, match="read-only"):
+            homography(CAMERA, Attitude(0, 0, 0, 100))[0, 0] = 1.0
+
+
 # ---- distortion ---------------------------------------------------------------------------------
 
 
@@ -176,6 +182,17 @@ def test_distortion_is_the_inverse_of_opencvs_undistortion(column: float, row: f
     )
     back = distort(camera, ideal.reshape(-1, 2).astype(np.float32))
     assert np.allclose(back, [[column, row]], atol=1e-3)
+
+
+@pytest.mark.parametrize("terms", [4, 5, 8])
+def test_distortion_is_opencvs_with_any_number_of_terms(terms: int) -> None:
+    distortion = (-0.28, 0.10, 0.0008, -0.0005, -0.02, 0.01, -0.03, 0.002)[:terms]
+    camera = Camera(641, 481, 560, 570, 318, 243, distortion)
+    pixels = np.random.default_rng(terms).uniform([0, 0], [640, 480], (200, 2)).astype(np.float32)
+    rays = np.column_stack([(pixels - [318, 243]) / [560, 570], np.ones(len(pixels))])
+    zero = np.zeros(3)
+    expected, _ = cv2.projectPoints(rays, zero, zero, camera.matrix, np.array(distortion))
+    assert np.allclose(distort(camera, pixels), expected.reshape(-1, 2), atol=1e-3)
 
 
 def test_without_distortion_pixels_stay_where_they_are() -> None:

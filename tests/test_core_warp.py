@@ -18,7 +18,13 @@ from s4g.core.camera import (
     patch_coverage,
 )
 from s4g.core.errors import InputError
-from s4g.core.warp import FrameWarp, cut_with_opencv, north_up_patch, north_up_warp
+from s4g.core.warp import (
+    FrameWarp,
+    cut_all_with_opencv,
+    cut_with_opencv,
+    north_up_patch,
+    north_up_warp,
+)
 
 CAMERA = Camera.from_hfov(641, 481, 60.0)
 DOWN = Attitude(0, 0, 0, 100.0)
@@ -180,3 +186,13 @@ def test_a_frame_is_shrunk_by_whole_blocks_and_the_rest_dropped() -> None:
     blocks = frame[:4, :4].reshape(2, 2, 2, 2, 3).mean(axis=(1, 3))
     assert np.array_equal(patch[:2, :2], (blocks + 0.5).astype(np.uint8))
     assert not patch[2].any() and not patch[:, 2].any()
+
+
+def test_patches_cut_together_are_those_cut_alone_whatever_their_scales() -> None:
+    frame = photograph(CAMERA, DOWN)
+    warps = [north_up_warp(CAMERA, DOWN, (3.0, -5.0), side_m, 32) for side_m in (5, 20, 40, 20)]
+    assert {warp.shrink for warp in warps} == {1, 3, 6}
+    patches = np.full((5, 32, 32, 3), 7, np.uint8)
+    cut_all_with_opencv(frame, warps, patches)
+    assert np.array_equal(patches[:4], [cut_with_opencv(frame, warp) for warp in warps])
+    assert (patches[4] == 7).all()

@@ -66,12 +66,13 @@ class FrameEngine(Engine, Protocol):
     def embed_frame(
         self, frame: Images, warps: Sequence[FrameWarp], patches: Images | None = None
     ) -> Embeddings:
-        """Cut patches out of a frame on the device and embed them.
+        """Cut patches out of a frame on the device and embed them, dark ones brightened.
 
         Args:
             frame: (H, W, 3) uint8 RGB.
             warps: how each of the P patches lies in the frame.
-            patches: (>= P, S, S, 3) uint8, filled with the patches in its first P places.
+            patches: (>= P, S, S, 3) uint8, filled with the patches as they were cut in its first
+                P places.
 
         Returns:
             (P, D) float32, L2-normalised.

@@ -58,7 +58,7 @@ class TensorRtEngine:
         gpu = (device.name, device.capability, device.multiprocessor_count)
         check_runnable(path, info, trt.__version__, *gpu)
         self._lock = threading.RLock()
-        self._warper: FrameWarper | None = None
+        self._warper: tuple[FrameWarper, Buffer] | None = None
         side, dim = self.spec.input_px, self.spec.embedding_dim
         with device.current(), contextlib.ExitStack() as held:
             self._stream = Stream(device)
@@ -91,17 +91,20 @@ class TensorRtEngine:
             self._images.to_device(count, self._stream)
 
         with self._running():
-            return self._run(len(images), fill, None)
+            return self._run(len(images), fill)
 
     def embed_frame(
         self, frame: Images, warps: Sequence[FrameWarp], patches: Images | None = None
     ) -> Embeddings:
         """Cut patches out of a frame and embed them; the frame crosses the bus once.
 
+        The network sees dark patches brightened, as `core.dusk` does it.
+
         Args:
             frame: (H, W, 3) uint8 RGB.
             warps: of the P patches.
-            patches: (>= P, S, S, 3) uint8, filled with the patches in its first P places.
+            patches: (>= P, S, S, 3) uint8, filled with the patches as they were cut in its first
+                P places.
 
         Returns:
             (P, D) float32, L2-normalised.
@@ -118,14 +121,22 @@ class TensorRtEngine:
                 raise InputError(f"room for {len(patches)} patches, {len(warps)} are to be cut")
 
         with self._running():
-            warper = self._open_warper()
+            warper, cuts = self._open_warper()
             if warps:
                 warper.upload(frame, warps, self._stream)
 
             def fill(first: int, last: int) -> None:
-                warper.cut(first, last, side, self._images.address, self._stream)
+                count, stream = last - first, self._stream
+                warper.cut(first, last, side, cuts.address, stream)
+                if patches is not None:
+                    cuts.to_host(count, stream)
+                warper.brighten(count, side, cuts.address, self._images.address, stream)
 
-            return self._run(len(warps), fill, patches)
+            def keep(first: int, last: int) -> None:
+                if patches is not None:
+                    patches[first:last] = cuts.host[: last - first]
+
+            return self._run(len(warps), fill, keep)
 
     @contextlib.contextmanager
     def _running(self) -> Iterator[None]:
@@ -142,21 +153,30 @@ class TensorRtEngine:
                         self._stream.wait()
                     raise
 
-    def _open_warper(self) -> FrameWarper:
+    def _open_warper(self) -> tuple[FrameWarper, Buffer]:
+        """Return what cuts patches, and where they lie before the network's input."""
         if self._warper is None:
-            self._warper = FrameWarper(self._device)
-            self._held.callback(self._warper.close)
+            warper = FrameWarper(self._device)
+            self._held.callback(warper.close)
+            # Read twice on the GPU, also where it shares the CPU's memory: see `FrameWarper`.
+            shape = self._images.host.shape
+            cuts = Buffer(self._device, shape, np.uint8, "patches", copied=True)
+            self._held.callback(cuts.free)
+            self._warper = warper, cuts
         return self._warper
 
     def _run(
-        self, total: int, fill: Callable[[int, int], None], patches: Images | None
+        self,
+        total: int,
+        fill: Callable[[int, int], None],
+        keep: Callable[[int, int], None] | None = None,
     ) -> Embeddings:
         """Embed `total` images, as many at a time as the plan takes.
 
         Args:
             total: number of images.
             fill: puts images `first` to `last - 1` into the input, through the stream.
-            patches: where the input goes as well, or None.
+            keep: called with the same two, once the stream is done.
         """
         result = np.empty((total, self.spec.embedding_dim), np.float32)
         step = self._network.batch_max
@@ -167,12 +187,10 @@ class TensorRtEngine:
             # A plan may take no batch this small: what lies behind the images is embedded too.
             self._network.run(max(count, self._network.batch_min), self._stream)
             self._embeddings.to_host(count, self._stream)
-            if patches is not None:
-                self._images.to_host(count, self._stream)
             self._stream.wait()
             result[first:last] = self._embeddings.host[:count]
-            if patches is not None:
-                patches[first:last] = self._images.host[:count]
+            if keep is not None:
+                keep(first, last)
         if not np.isfinite(result).all():
             raise S4GError(
                 f"{self.name}: embeddings that are no numbers; build the plan again, or use the "

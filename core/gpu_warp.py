@@ -1,7 +1,7 @@
 """North-up patches cut on the GPU: the raw frame goes there once, the patches stay there.
 
 `kernels/warp.cu` does what `cut_with_opencv` does, to within one grey level (OpenCV 5; OpenCV 4
-itself rounds positions to 1/32 pixel).
+itself rounds positions to 1/32 pixel), and what `brighten` does.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import numpy.typing as npt
 
 from .camera import reach
 from .cuda import Buffer, Device, Stream, cuda_errors
+from .dusk import DAY_MEAN, DUSK_MEAN, MOST_GAIN, mean_step
 from .errors import InputError
 from .nvrtc import compiled
 from .warp import FrameWarp, Image, check_frame
 
 _KERNEL_FILE = "warp.cu"
 _BLOCK_PX = 16
+_COLUMNS = 128  # of a block that brightens
 _COEFFICIENTS = 8
 # Up to here sums of a block's pixels stay below 2^32; no frame has use for more.
 MAX_SHRINK = 4096
@@ -91,7 +93,7 @@ def pack_warps(warps: Sequence[FrameWarp], out: Packed) -> None:
 
 
 class FrameWarper:
-    """The kernel and what it reads: one frame and the warps of its patches.
+    """The kernels and what they read: one frame and the warps of its patches.
 
     The frame gets memory of the GPU's own also where it shares the CPU's: the kernel reads every
     pixel several times for every patch, and Jetson's GPU does not cache mapped memory (NVIDIA,
@@ -99,7 +101,7 @@ class FrameWarper:
     """
 
     def __init__(self, device: Device) -> None:
-        """Compile and load the kernel; the context must be current.
+        """Compile and load the kernels; the context must be current.
 
         Raises:
             S4GError: it cannot be compiled or loaded.
@@ -110,7 +112,10 @@ class FrameWarper:
         binary = compiled(kernel_source(), _KERNEL_FILE, device.capability, version)
         with cuda_errors(driver, f"loading {_KERNEL_FILE}"):
             self._module = driver.module_from_buffer(binary)
-            self._kernel = self._module.get_function("warp_patches").prepare("PiiPiP")
+            self._cut = self._module.get_function("warp_patches").prepare("PiiPiP")
+            self._sum = self._module.get_function("sum_columns").prepare("PiiP")
+            self._brighten = self._module.get_function("brighten_patches").prepare("PPiifffP")
+        self._sums: Buffer | None = None
         self._frame: Buffer | None = None
         self._warps: Buffer | None = None
         self._size = (0, 0)
@@ -122,7 +127,7 @@ class FrameWarper:
 
         Args:
             frame: (H, W, 3) uint8, checked by `check_warps`.
-            warps: of all patches that will be cut.
+            warps: of all patches that will be cut, all of one size.
             stream: where to.
 
         Raises:
@@ -130,6 +135,8 @@ class FrameWarper:
         """
         self._frame = self._room(self._frame, frame.size, np.uint8, "the frame", copied=True)
         self._warps = self._room(self._warps, len(warps), WARP_DTYPE, "warps", copied=False)
+        columns = len(warps) * warps[0].size_px
+        self._sums = self._room(self._sums, columns, np.uint32, "brightness", copied=True)
         np.copyto(self._frame.host[: frame.size].reshape(frame.shape), frame)
         pack_warps(warps, self._warps.host)
         self._size = frame.shape[1], frame.shape[0]
@@ -150,7 +157,7 @@ class FrameWarper:
         blocks = -(-size_px // _BLOCK_PX)
         warps = self._warps.address + first * WARP_DTYPE.itemsize
         with cuda_errors(self._device.driver, "cutting patches"):
-            self._kernel.prepared_async_call(
+            self._cut.prepared_async_call(
                 (blocks, blocks, last - first),
                 (_BLOCK_PX, _BLOCK_PX, 1),
                 stream.raw,
@@ -161,14 +168,34 @@ class FrameWarper:
                 address,
             )
 
+    def brighten(self, count: int, size_px: int, patches: int, out: int, stream: Stream) -> None:
+        """Let the GPU copy patches and brighten the dark ones, each by itself.
+
+        Args:
+            count: number of patches, no more than there were warps.
+            size_px: side of a patch.
+            patches: where they lie on the GPU; (count, size_px, size_px, 3) uint8.
+            out: where they go.
+            stream: where to put the work.
+        """
+        assert self._sums is not None
+        grid, block = (-(-size_px // _COLUMNS), 1, count), (_COLUMNS, 1, 1)
+        step, sums = mean_step(size_px), self._sums.address
+        light = (DUSK_MEAN, DAY_MEAN, MOST_GAIN)
+        with cuda_errors(self._device.driver, "brightening patches"):
+            self._sum.prepared_async_call(grid, block, stream.raw, patches, size_px, step, sums)
+            self._brighten.prepared_async_call(
+                grid, block, stream.raw, patches, sums, size_px, step, *light, out
+            )
+
     def close(self) -> None:
-        """Release buffers and kernel; the context must be current and the stream done."""
-        for buffer in (self._frame, self._warps):
+        """Release buffers and kernels; the context must be current and the stream done."""
+        for buffer in (self._frame, self._warps, self._sums):
             if buffer is not None:
                 buffer.free()
-        self._frame = self._warps = None
-        # pycuda unloads a module with its last reference; the kernel holds one.
-        self._kernel = self._module = None
+        self._frame = self._warps = self._sums = None
+        # pycuda unloads a module with its last reference; each kernel holds one.
+        self._cut = self._sum = self._brighten = self._module = None
 
     def _room(
         self, buffer: Buffer | None, rows: int, dtype: npt.DTypeLike, use: str, copied: bool

@@ -19,7 +19,7 @@ from ..core.camera import (
     pixel_from_ground,
 )
 from ..core.errors import InputError
-from ..core.warp import FrameWarp, cut_with_opencv, north_up_warp
+from ..core.warp import FrameWarp, cut_all_with_opencv, north_up_warp
 from .fix import Reason
 from .frames import REDUCTIONS
 
@@ -131,10 +131,12 @@ def _plan(
     if footprint_m / ground_size_m(camera, attitude) < MIN_DETAIL * input_px:
         return Reason.TOO_HIGH
     centers = [np.array(look_point_m(camera, attitude))]
-    places = _covered_places(camera, attitude, footprint_m) if max_patches > 1 else None
-    while places is not None and len(places) and len(centers) < max_patches:
-        distances = [np.linalg.norm(places - center, axis=1) for center in centers]
-        nearest = np.min(distances, axis=0)
+    places = np.empty((0, 2))
+    if max_patches > 1:
+        places = _covered_places(camera, attitude, footprint_m)
+    nearest = np.full(len(places), np.inf)  # distance of each from the centres so far
+    while len(places) and len(centers) < max_patches:
+        nearest = np.minimum(nearest, np.hypot(*(places - centers[-1]).T))
         farthest = int(nearest.argmax())
         if nearest[farthest] < 0.9 * _SPACING * footprint_m:
             break
@@ -203,8 +205,7 @@ def plan_warps(
 
 def cut_patches(rgb: RGB, warps: Sequence[FrameWarp], out: RGB) -> None:
     """Cut patches out of a frame (H, W, 3) uint8 into the first places of `out` (P, S, S, 3)."""
-    for i, warp in enumerate(warps):
-        out[i] = cut_with_opencv(rgb, warp)
+    cut_all_with_opencv(rgb, warps, out)
 
 
 def picture_fault(patch: RGB) -> Reason | None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..core.camera import Attitude, Camera
 from ..core.console import say
+from ..core.dusk import brighten
 from ..core.engine import Embeddings, Engine, FrameEngine
 from ..core.errors import InputError
 from ..core.warp import FrameWarp
@@ -21,7 +22,6 @@ from .intrinsics import Lens
 from .locate import Estimate, Evidence, gather, joined, locate
 from .normalise import (
     WANTED_PATCHES,
-    brighten,
     PatchPlan,
     cut_patches,
     find_level,

@@ -46,7 +46,7 @@ class Gpu:
         live: what is allocated or made and not yet released, with its kind.
         bytes_up: copied to the GPU.
         bytes_down: copied from it.
-        kernels: grid of every launch.
+        kernels: name and grid of every launch.
     """
 
     def __init__(self, integrated: bool = False) -> None:
@@ -59,7 +59,7 @@ class Gpu:
         self.calls: list[str] = []
         self.live: dict[int, str] = {}
         self.bytes_up = self.bytes_down = 0
-        self.kernels: list[tuple[int, ...]] = []
+        self.kernels: list[tuple[str, tuple[int, ...]]] = []
         self.streams: dict[int, list[Work]] = {}
         self.capture: tuple[int, int, list[Work]] | None = None  # thread, stream, work
         self.capture_broken = False
@@ -303,12 +303,12 @@ def _driver(gpu: Gpu) -> Any:
             gpu.ended(self._number)
 
         def get_function(self, name: str) -> Function:
-            assert name == "warp_patches"
-            return Function(self)
+            return Function(self, name)
 
     class Function:
-        def __init__(self, module: Module) -> None:
+        def __init__(self, module: Module, name: str) -> None:
             self._module = module
+            self._name = name
             self._format = ""
 
         def prepare(self, arg_types: str) -> Function:
@@ -320,15 +320,23 @@ def _driver(gpu: Gpu) -> Any:
         ) -> None:
             gpu.called("prepared_async_call")
             struct.pack(self._format, *args)
-            gpu.kernels.append(grid)
+            gpu.kernels.append((self._name, grid))
             gpu.enqueue(stream.handle, lambda: self._run(grid, block, *args))
 
         def _run(self, grid: Any, block: Any, *args: Any) -> None:
-            frame, width, height, warps, side, out = args
-            gpu.check_inside(frame, width * height * 3, "device")
-            gpu.check_inside(out, grid[2] * side * side * 3)
-            gpu.check_inside(warps, grid[2] * 136)
-            run_grid(self._module._library, grid, block, args)
+            if self._name == "warp_patches":
+                frame, width, height, warps, side, out = args
+                gpu.check_inside(frame, width * height * 3, "device")
+                gpu.check_inside(out, grid[2] * side * side * 3)
+                gpu.check_inside(warps, grid[2] * 136)
+            else:
+                patches, *_, out = args
+                side, sums = (args[1], out) if self._name == "sum_columns" else (args[2], args[1])
+                gpu.check_inside(patches, grid[2] * side * side * 3)
+                gpu.check_inside(sums, grid[2] * side * 4)
+                if sums != out:
+                    gpu.check_inside(out, grid[2] * side * side * 3)
+            run_grid(self._module._library, self._name, grid, block, self._format, args)
 
     def init(flags: int = 0) -> None:
         gpu.called("init", current=False)
@@ -480,9 +488,11 @@ def kernel_on_cpu(source: str) -> Any:
 _compiled: dict[str, Any] = {}
 
 
-def run_grid(library: Any, grid: tuple[int, ...], block: tuple[int, ...], args: Any) -> None:
-    """Run the kernel's grid as loops; `args` as in the launch on a GPU."""
-    frame, width, height, warps, side, out = args
-    pointer = ctypes.c_void_p
+_ARGUMENTS = {"P": ctypes.c_void_p, "i": ctypes.c_int, "f": ctypes.c_float}
+
+
+def run_grid(library: Any, name: str, grid: Any, block: Any, form: str, args: Any) -> None:
+    """Run a kernel's grid as loops; `form` and `args` as in the launch on a GPU."""
     sizes = ((ctypes.c_uint * 3)(*numbers) for numbers in (grid, block))
-    library.run_grid(*sizes, pointer(frame), width, height, pointer(warps), side, pointer(out))
+    values = (_ARGUMENTS[kind](value) for kind, value in zip(form, args, strict=True))
+    getattr(library, f"run_{name}")(*sizes, *values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import re
 import shutil
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 from s4g.core.camera import Attitude, Camera, look_point_m
+from s4g.core.dusk import brighten
 from s4g.core.engine import FrameEngine, load_engine
 from s4g.core.engine_tensorrt import TensorRtEngine
 from s4g.core.errors import InputError, IntegrityError, S4GError
@@ -270,14 +272,40 @@ def test_a_frame_crosses_the_bus_once(engine: TensorRtEngine, gpu: Any) -> None:
     warp_bytes, row_bytes = (0, 0) if gpu.integrated else (136, 4 * DIM)
     assert gpu.bytes_up == picture.nbytes + count * warp_bytes
     assert gpu.bytes_down == count * row_bytes
-    assert [grid[2] for grid in gpu.kernels] == [BATCH_MAX, 2]
+    kernels = ("warp_patches", "sum_columns", "brighten_patches")
+    assert [(name, grid[2]) for name, grid in gpu.kernels] == [
+        (name, part) for part in (BATCH_MAX, 2) for name in kernels
+    ]
 
 
 @needs_compiler
 def test_patches_come_back_only_where_they_are_wanted(engine: TensorRtEngine, gpu: Any) -> None:
     patches = np.zeros((2, SIDE, SIDE, 3), np.uint8)
     engine.embed_frame(frame(), warps(2), patches)
-    assert gpu.bytes_down == (0 if gpu.integrated else patches.nbytes + 2 * 4 * DIM)
+    assert gpu.bytes_down == patches.nbytes + (0 if gpu.integrated else 2 * 4 * DIM)
+
+
+def network_saw(engine: TensorRtEngine, count: int) -> np.ndarray:
+    """Return the last batch in the memory of the stand-in for a GPU."""
+    size = count * SIDE * SIDE * 3
+    memory = (ctypes.c_ubyte * size).from_address(engine._images.address)
+    return np.frombuffer(memory, np.uint8).reshape(count, SIDE, SIDE, 3)
+
+
+@needs_compiler
+@pytest.mark.parametrize("count", [1, BATCH_MAX + 3])
+def test_dark_patches_are_brightened_for_the_network_and_come_back_as_they_were_cut(
+    engine: TensorRtEngine, cpu: Any, count: int
+) -> None:
+    picture, cuts = frame() // 6, warps(count)
+    patches = np.zeros((count, SIDE, SIDE, 3), np.uint8)
+    result = engine.embed_frame(picture, cuts, patches)
+    expected = np.stack([cut_with_opencv(picture, warp) for warp in cuts])
+    assert np.abs(patches.astype(int) - expected).max() <= 2
+    brighten(patches)
+    np.testing.assert_allclose(result, cpu.embed(patches), atol=1e-5)
+    last = patches[(count - 1) // BATCH_MAX * BATCH_MAX :]
+    assert np.array_equal(network_saw(engine, len(last)), last)
 
 
 @needs_compiler

@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s4g.core.camera import Attitude, Camera, look_point_m, reach
+from s4g.core.dusk import DAY_MEAN, DUSK_MEAN, MOST_GAIN, brighten, mean_step
 from s4g.core.errors import InputError
 from s4g.core.gpu_warp import WARP_DTYPE, check_warps, kernel_source, pack_warps
 from s4g.core.warp import FrameWarp, cut_with_opencv, north_up_warp
@@ -63,7 +64,8 @@ def cut_on_grid(frame: Image, warps: list[FrameWarp], source: str | None = None)
     args = (frame.ctypes.data, frame.shape[1], frame.shape[0], packed.ctypes.data)
     library = fake_pycuda.kernel_on_cpu(source or kernel_source())
     grid, block = (blocks, blocks, len(warps)), (16, 16, 1)
-    fake_pycuda.run_grid(library, grid, block, (*args, side, out.ctypes.data))
+    args = (*args, side, out.ctypes.data)
+    fake_pycuda.run_grid(library, "warp_patches", grid, block, "PiiPiP", args)
     return out
 
 
@@ -247,6 +249,70 @@ def test_a_mistake_in_the_kernel_is_seen(mistake: str) -> None:
     seen = [cut_with_opencv(SCENE, warp) for warp in warps]
     off = np.abs(cut_on_grid(SCENE, warps, source.replace(right, wrong)).astype(int) - seen)
     assert off.mean() > 0.2
+
+
+# ---- dark patches ------------------------------------------------------------------------------
+
+
+def brighten_on_grid(patches: Image, source: str | None = None) -> Image:
+    """Brighten (B, S, S, 3) with the kernels, launched as `FrameWarper` does."""
+    count, side = patches.shape[:2]
+    sums = np.full((count, side), 7 << 29, np.uint32)  # what is left of another frame
+    out = np.full_like(patches, 77)
+    library = fake_pycuda.kernel_on_cpu(source or kernel_source())
+    grid, block = (-(-side // 128), 1, count), (128, 1, 1)
+    here, there, step = patches.ctypes.data, sums.ctypes.data, mean_step(side)
+    args = (here, side, step, there)
+    fake_pycuda.run_grid(library, "sum_columns", grid, block, "PiiP", args)
+    light = (DUSK_MEAN, DAY_MEAN, MOST_GAIN)
+    args = (here, there, side, step, *light, out.ctypes.data)
+    fake_pycuda.run_grid(library, "brighten_patches", grid, block, "PPiifffP", args)
+    return out
+
+
+@needs_compiler
+@given(
+    side=st.sampled_from([1, 16, 127, 128, 129, 224, 256, 300, 384]),
+    means=st.lists(st.integers(0, 255), min_size=1, max_size=4),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=60)
+def test_dark_patches_are_brightened_as_on_the_cpu(side: int, means: list[int], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    light = np.array(means)[:, None, None, None] * rng.uniform(0, 2, (len(means), side, side, 3))
+    patches = np.clip(light, 0, 255).astype(np.uint8)
+    expected = patches.copy()
+    brighten(expected)
+    assert np.array_equal(brighten_on_grid(patches), expected)
+
+
+BRIGHTENING = {
+    "every pixel counts": ("v += step", "++v"),
+    "another patch's columns": ("sums[(size_t)blockIdx.z * side + i]", "sums[i]"),
+    "one channel": ("(unsigned int)pixel[0] + pixel[1] + pixel[2]", "3u * pixel[0]"),
+    "no rounding": ("gain) + 0.5f, 255", "gain), 255"),
+    "no end of range": (", 255.0f)", ", 999.0f)"),
+    "as bright as it takes": ("(double)most)", "9.0 * most)"),
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("mistake", BRIGHTENING)
+def test_a_mistake_in_brightening_is_seen(mistake: str) -> None:
+    right, wrong = BRIGHTENING[mistake]
+    source = kernel_source()
+    assert source.count(right) == 1
+    rng = np.random.default_rng(8)
+    patches = rng.integers(0, 70, (3, 256, 256, 3), dtype=np.uint8)
+    patches[0, 1::2] = 0  # rows that do not count
+    patches[1] //= 9
+    patches[1, ::16] = 200
+    patches[2] = 3
+    patches[..., 1] //= 2
+    expected = patches.copy()
+    brighten(expected)
+    assert np.array_equal(brighten_on_grid(patches), expected)
+    assert not np.array_equal(brighten_on_grid(patches, source.replace(right, wrong)), expected)
 
 
 # ---- the file itself ---------------------------------------------------------------------------

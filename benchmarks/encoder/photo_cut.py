@@ -17,8 +17,8 @@ from s4g.core.camera import (
     patch_coverages,
     pixel_from_ground,
 )
+from s4g.core.dusk import brighten
 from s4g.core.warp import FrameWarp, cut_with_opencv
-from s4g.runtime.normalise import brighten
 
 # Of the frame, in which the middle of a query may lie.
 _INNER = 0.8

@@ -19,11 +19,11 @@ from s4g.core.camera import (
     ground_from_pixel,
     look_point_m,
 )
+from s4g.core.dusk import brighten
 from s4g.core.geo import LocalFrame
 from s4g.core.ground import ArrayGround, GroundWindow
 from s4g.core.sources import open_ground
 from s4g.core.warp import north_up_patch
-from s4g.runtime.normalise import brighten
 
 # The camera of simulated flights; a patch covers half of the frame's short side, so that a wrong
 # height or heading still leaves it inside the frame.

@@ -1,6 +1,7 @@
-// Draws north-up patches from a raw frame, as s4g/core/warp.py does with OpenCV.
+// Draws north-up patches from a raw frame, as s4g/core/warp.py does with OpenCV, and brightens dark
+// ones, as s4g/core/dusk.py does.
 //
-// One thread per patch pixel: the pixel's place in the frame by a homography, the lens's
+// Drawing takes one thread per patch pixel: the pixel's place in the frame by a homography, the lens's
 // distortion, then four taps of a frame that is shrunk by a whole factor on the way. Written for
 // NVRTC; a host compiler takes it too, given the CUDA words (tests/cuda_on_cpu.h), so that the
 // arithmetic is tested where there is no GPU.
@@ -94,4 +95,45 @@ extern "C" __global__ void warp_patches(const unsigned char* frame, int width, i
         const float below = c[i] + right_share * (d[i] - c[i]);
         pixel[i] = (unsigned char)rintf(above + below_share * (below - above));
     }
+}
+
+// How bright the columns of patches (patches, side, side, 3) are: sums (patches, side); of columns
+// and rows only every step-th counts. One thread per column: grid (side / 128 rounded up, 1,
+// patches), blocks of 128.
+extern "C" __global__ void sum_columns(const unsigned char* patches, int side, int step,
+                                       unsigned int* sums) {
+    const int u = (int)(blockIdx.x * blockDim.x + threadIdx.x);
+    if (u >= side || u % step != 0) return;
+    const unsigned char* column = patches + ((size_t)blockIdx.z * side * side + u) * 3;
+    unsigned int sum = 0;
+    for (int v = 0; v < side; v += step) {
+        const unsigned char* pixel = column + (size_t)v * side * 3;
+        sum += (unsigned int)pixel[0] + pixel[1] + pixel[2];
+    }
+    sums[(size_t)blockIdx.z * side + u] = sum;
+}
+
+// out (patches, side, side, 3): patches whose mean is below `dusk` brought to `day` by a factor of
+// `most` or less, the others as they are. Grid as above; each thread adds the sums up for itself,
+// which is less work than its column and takes no meeting of threads.
+extern "C" __global__ void brighten_patches(const unsigned char* patches, const unsigned int* sums,
+                                            int side, int step, float dusk, float day, float most,
+                                            unsigned char* out) {
+    const int u = (int)(blockIdx.x * blockDim.x + threadIdx.x);
+    if (u >= side) return;
+    double total = 0.0;
+    int columns = 0;
+    for (int i = 0; i < side; i += step) {
+        total += sums[(size_t)blockIdx.z * side + i];
+        ++columns;
+    }
+    const double mean = total / (3.0 * columns * columns);
+    const float gain = mean < dusk ? (float)fmin(day / fmax(mean, 1.0), (double)most) : 1.0f;
+    const size_t top = ((size_t)blockIdx.z * side * side + u) * 3;
+    for (int v = 0; v < side; ++v)
+        for (int c = 0; c < 3; ++c) {
+            const size_t at = top + (size_t)v * side * 3 + c;
+            // Rounded after the product as numpy does, not fused with the sum.
+            out[at] = (unsigned char)fminf(__fmul_rn(patches[at], gain) + 0.5f, 255.0f);
+        }
 }

@@ -43,9 +43,6 @@ _STEPS = 4  # places tried to each side of the middle
 _CELLS = 12  # points per side of a place at which its coverage is judged
 # Grey levels of 255: night or a covered lens; overexposure.
 MIN_MEAN, MAX_MEAN = 12.0, 245.0
-# Pictures darker than this are brightened to the second, if that takes no more than the third.
-DUSK_MEAN, _DAY_MEAN, _MOST_GAIN = 60.0, 90.0, 6.0
-_MEAN_SIDE_PX = 128
 # Standard deviation, grey levels: below it fog, cloud, open water, a lens cap in daylight.
 MIN_CONTRAST = 3.0
 # Strong edges against the contrast: 90th percentile of the absolute Laplacian, squared, over the
@@ -225,21 +222,6 @@ def picture_fault(patch: RGB) -> Reason | None:
     if float(np.percentile(edges, 90)) ** 2 < MIN_SHARPNESS * contrast**2:
         return Reason.BLURRED
     return None
-
-
-def brighten(images: RGB) -> None:
-    """Multiply dark pictures (B, H, W, 3) uint8, in place, so that they use the range of 8 bits.
-
-    An INT8 encoder rounds activations in steps made for daylight: in a sixth of the light it
-    found 89 % where its float twin found 97 % (`benchmarks/encoder/run.py --only night`).
-    """
-    for image in images:
-        # A fraction of the pixels tells the mean of a whole frame as well.
-        step = max(1, min(image.shape[:2]) // _MEAN_SIDE_PX)
-        mean = float(image[::step, ::step].mean())
-        if mean < DUSK_MEAN:
-            gain = min(_DAY_MEAN / max(mean, 1.0), _MOST_GAIN)
-            np.minimum(image * np.float32(gain) + 0.5, 255, out=image, casting="unsafe")
 
 
 def find_level(footprints_m: Sequence[float], wanted_m: float, pack: str) -> int:

@@ -1,7 +1,8 @@
-"""The kernel that cuts patches against OpenCV: `python benchmarks/gpu_warp.py --frame photo.jpg`.
+"""The kernels that cut patches against OpenCV: `python benchmarks/gpu_warp.py --frame photo.jpg`.
 
-Needs a GPU and pycuda, not TensorRT. Prints how far the two lie apart, and how long each takes for
-all patches of a frame: upload, cutting and waiting on one side, all of OpenCV on the other.
+Needs a GPU and pycuda, not TensorRT. Prints how far the two lie apart, how far dark patches that
+the GPU brightened lie from those that the CPU did, and how long each takes for all patches of a
+frame: upload, cutting, brightening and waiting on one side, all of that on the CPU on the other.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ import numpy as np
 from s4g.core.camera import Attitude, Camera, look_point_m
 from s4g.core.console import run_command, say
 from s4g.core.cuda import Device, DeviceMemory, Stream, open_device
+from s4g.core.dusk import brighten
 from s4g.core.gpu_warp import FrameWarper, check_warps
 from s4g.core.images import read_rgb
 from s4g.core.warp import FrameWarp, Image, cut_with_opencv, north_up_warp
 from s4g.export.machine import describe, machine
 
 _WARM_UP = 20
+_DUSK = 6  # parts of daylight's brightness
 _LENSES = {"perfect": (), "drone": (-0.28, 0.10, 0.0008, -0.0005, -0.02)}
 # A slow flight with all headings, tilted as in wind; patches side by side, as `s4g-run` cuts them.
 _ATTITUDE = Attitude(37.0, 6.0, -4.0, 120.0)
@@ -56,29 +59,39 @@ def measure(device: Device, frame: Image, warps: list[FrameWarp], runs: int) -> 
     check_warps(frame, warps, size_px)
     stream, warper = Stream(device), FrameWarper(device)
     size_bytes = count * size_px**2 * 3
-    room = DeviceMemory(device, size_bytes, "patches")
+    room, brightened = (DeviceMemory(device, size_bytes, use) for use in ("patches", "images"))
     patches = np.empty((count, size_px, size_px, 3), np.uint8)
 
-    def on_gpu() -> None:
-        warper.upload(frame, warps, stream)
+    def cut_and_brighten(picture: Image) -> None:
+        warper.upload(picture, warps, stream)
         warper.cut(0, count, size_px, room.address, stream)
+        warper.brighten(count, size_px, room.address, brightened.address, stream)
         stream.wait()
 
     def on_cpu() -> None:
         for i, warp in enumerate(warps):
             patches[i] = cut_with_opencv(frame, warp)
+        brighten(patches)
 
-    gpu_ms, cpu_ms = _times_ms(on_gpu, runs), _times_ms(on_cpu, runs)
+    gpu_ms = _times_ms(lambda: cut_and_brighten(frame), runs)
+    cpu_ms = _times_ms(on_cpu, runs)
     seen = np.empty_like(patches)
-    device.driver.memcpy_dtoh(seen, room.address)
+    device.driver.memcpy_dtoh(seen, brightened.address)
     apart = np.abs(seen.astype(int) - patches)
-    room.free()
+    cut_and_brighten(frame // _DUSK)
+    device.driver.memcpy_dtoh(patches, room.address)
+    device.driver.memcpy_dtoh(seen, brightened.address)
+    brighten(patches)
+    dusk = np.abs(seen.astype(int) - patches)
+    for memory in (room, brightened):
+        memory.free()
     warper.close()
     stream.close()
     return {
         "shrink": warps[0].shrink,
         "max diff": float(apart.max()),
         "mean diff": float(apart.mean()),
+        "dusk diff": float(dusk.max()),
         "GPU p50 ms": gpu_ms[0],
         "GPU p99 ms": gpu_ms[1],
         "CPU p50 ms": cpu_ms[0],

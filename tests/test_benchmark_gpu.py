@@ -56,11 +56,12 @@ def run(name: str, *arguments: str) -> list[list[str]]:
 def test_the_kernel_is_measured_against_opencv(gpu: Any) -> None:
     small = ("--size", "320", "240", "--patches", "2", "--px", "32", "--runs", "10")
     header, *rows = run("gpu_warp", *small)
-    assert header[:6] == ["lens", "shrink", "max", "diff", "mean", "diff"]
+    assert header[:8] == ["lens", "shrink", "max", "diff", "mean", "diff", "dusk", "diff"]
     assert [row[0] for row in rows] == ["perfect", "drone"]
-    for _, shrink, most, mean, *times_ms in rows:
+    for _, shrink, most, mean, dusk, *times_ms in rows:
         assert float(shrink) == 3
         assert float(most) <= 8 and float(mean) < 1
+        assert float(dusk) == 0
         assert len(times_ms) == 4
     assert gpu.live == {}
 

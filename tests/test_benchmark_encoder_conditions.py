@@ -201,7 +201,7 @@ def test_worlds_are_of_styles_that_no_recipe_trains_on(monkeypatch: pytest.Monke
 
 def test_held_out_photos_of_seneca_touch_no_photo_that_trains(data_dir: Path) -> None:
     from flight_block import SENECA, Photo
-    from photo_conditions import _held_out
+    from photo_conditions import held_out
 
     from s4g.core.camera import Camera
 
@@ -214,7 +214,7 @@ def test_held_out_photos_of_seneca_touch_no_photo_that_trains(data_dir: Path) ->
         Photo(file.name, none, camera, level, level, np.zeros(2), np.zeros(2))
         for file in sorted((folder / "photos").glob("*.jpg"))
     ]
-    assert len(_held_out(data_dir, photos)) == 11
+    assert len(held_out(data_dir, photos)) == 11
 
 
 def test_a_block_finds_what_telemetry_has_wrong() -> None:

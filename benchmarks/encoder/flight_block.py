@@ -116,13 +116,20 @@ def placed(data: Path, flight: Flight) -> tuple[Photo, ...]:
     )
 
 
-def _read(data: Path, flight: Flight) -> list[Photo]:
+def rows_of(data: Path, flight: Flight) -> tuple[list[Path], list[Row], LocalFrame]:
+    """Return the photos of a flight by name, what its table says of each, and its local frame."""
     files = sorted((data / flight.folder).glob(flight.pattern))
     with (data / flight.folder / "photos.csv").open(newline="", encoding="utf-8") as table:
         rows = {row["file"]: row for row in csv.DictReader(table)}
     mine = [rows[file.name] for file in files]
+    lat, lon = (float(np.mean([float(row[name]) for row in mine])) for name in ("lat", "lon"))
+    return files, mine, LocalFrame(lat, lon)
+
+
+def _read(data: Path, flight: Flight) -> list[Photo]:
+    files, mine, frame = rows_of(data, flight)
     lat, lon = (np.array([float(row[name]) for row in mine]) for name in ("lat", "lon"))
-    east, north = LocalFrame(float(lat.mean()), float(lon.mean())).to_local(lat, lon)
+    east, north = frame.to_local(lat, lon)
     photos = []
     for number, file in enumerate(files):
         image = read_rgb(file)

@@ -145,7 +145,7 @@ def _brighton(setting: Setting, names: tuple[str, ...]) -> Iterator[Condition]:
 def _caliterra(setting: Setting, names: tuple[str, ...]) -> Iterator[Condition]:
     if CALITERRA not in names:
         return
-    scene, photos = _on_mosaic(setting.data / CALITERRA_FOLDER)
+    scene, photos = on_mosaic(setting.data / CALITERRA_FOLDER)
     gallery = scene.gallery(CALITERRA_FOOTPRINT_M, setting.size_px)
     region = _region(gallery, photos, _estimated, setting, 1, scene)
     about = f"{len(photos)} photos on the flight's mosaic"
@@ -153,7 +153,7 @@ def _caliterra(setting: Setting, names: tuple[str, ...]) -> Iterator[Condition]:
 
 
 @functools.lru_cache(maxsize=1)
-def _on_mosaic(folder: Path) -> tuple[Scene, list[Photo]]:
+def on_mosaic(folder: Path) -> tuple[Scene, list[Photo]]:
     """Return Caliterra's mosaic and the photos that register on it, as cameras straight above."""
     mosaic = read_rgb(folder / "caliterra.png")
     valid = mosaic.any(axis=2) & (mosaic.min(axis=2) < 255)
@@ -202,7 +202,7 @@ def _flights(setting: Setting, names: tuple[str, ...], flight: Flight) -> Iterat
     if not {same, own, *((GARFIELD_NIR,) if garfield else ())} & set(names):
         return
     photos = [photo for photo in placed(setting.data, flight) if photo.tied]
-    held = photos if garfield else _held_out(setting.data, photos)
+    held = photos if garfield else held_out(setting.data, photos)
     footprint_m = GARFIELD_FOOTPRINT_M if garfield else SENECA_FOOTPRINT_M
     folds = [held[fold::FOLDS] for fold in range(FOLDS)]
     galleries = [
@@ -236,7 +236,8 @@ def _flights(setting: Setting, names: tuple[str, ...], flight: Flight) -> Iterat
         yield condition(GARFIELD_NIR, told, asked, _estimated)
 
 
-def _held_out(data: Path, photos: list[Photo]) -> list[Photo]:
+def held_out(data: Path, photos: list[Photo]) -> list[Photo]:
+    """Return the photos of Seneca that share no ground with those that train."""
     folder = data / SENECA.folder
     files = sorted((folder / "photos").glob("*.jpg"))
     places_m = read_positions(folder / "photos.csv", files)

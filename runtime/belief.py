@@ -9,6 +9,7 @@ tiles: Kinnari et al., LSVL, 2022).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -114,6 +115,31 @@ class Belief:
             np.multiply(column[:, None], row[None], out=mass, casting="same_kind")
         self._renew()
 
+    @property
+    def headings(self) -> int:
+        """How many are told apart."""
+        return len(self._mass)
+
+    def part(self, headings: int) -> None:
+        """Tell so many headings apart from now on, each as likely; or only one, all together.
+
+        Headings must have moved alike so far.
+        """
+        together = self._mass.sum(axis=0, keepdims=True)
+        self._mass = np.repeat(together / headings, headings, axis=0)
+        self._origin_m = np.repeat(self._origin_m[:1], headings, axis=0)
+
+    def turn(self, sigma: float) -> None:
+        """Turn with a drone of which nobody knows how it turns.
+
+        Args:
+            sigma: standard deviation, in steps between headings.
+        """
+        share = min(sigma**2 / 2, 1 / 3)  # to either side
+        sides = np.roll(self._mass, 1, axis=0) + np.roll(self._mass, -1, axis=0)
+        self._mass *= 1 - 2 * share
+        self._mass += share * sides
+
     def predict(self, moved_m: Floats, sigma_m: float, leak: float) -> None:
         """Move with the drone.
 
@@ -156,14 +182,16 @@ class Belief:
         self._mass[heading] = shifted
         self._origin_m[heading] -= drift * self.cell_m
 
-    def update(self, implied: list[Implied], kernel_m: float, floor: float, weight: float) -> None:
+    def update(
+        self, implied: Sequence[Implied | None], kernel_m: float, floor: float, weight: float
+    ) -> None:
         """Take in what a frame says.
 
         Each patch of it multiplies a place by `floor` plus the rest times the density that its
         tiles put there; `weight` is the power to which the product is raised.
 
         Args:
-            implied: for each heading.
+            implied: for each heading, None where it was not tried.
             kernel_m: standard deviation of the kernel around a position.
             floor: the least that a patch can say against a place.
             weight: how much of the frame is news: 1 for ground not seen before.
@@ -171,6 +199,8 @@ class Belief:
         kernel_m = max(kernel_m, _LEAST_KERNEL_CELLS * self.cell_m)
         # All is relative to a place that no tile speaks for, so that those cells stay as they are.
         for heading, what in enumerate(implied):
+            if what is None:
+                continue
             cells, gain = self._gains(heading, what, kernel_m, floor)
             if len(cells):
                 flat = self._mass[heading].reshape(-1)

@@ -13,10 +13,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..core.camera import Attitude
 from ..tilepacks.reader import Pack
 from .belief import Belief, Implied
 from .fix import Fix, Reason, State
 from .frames import Frame
+from .hypotheses import HEADING_STEP_DEG, HEADINGS, Expected, heading_bin
+from .localise import Finding
 from .locate import (
     KERNEL_SHARE,
     MODE_REACH,
@@ -27,7 +30,7 @@ from .locate import (
     locate_near,
     tile_probabilities,
 )
-from .pipeline import Finding, FixMaker
+from .single import FixMaker, unknown_tilt_m
 from .tail import GATE, REPORTED, UNKNOWN, MotionModel, Tail
 from .telemetry import Sample
 from .track import Track
@@ -37,8 +40,10 @@ _CELL_SHARE = 0.25
 # Half a footprint on, half of what a frame shows is new, and as good as another frame.
 _NEWS_SHARE = 0.5
 _LEAST_NEWS = 0.05
-# Where nothing tells how fast the drone flies, it is supposed to move at least so fast.
+# Where nothing tells how fast the drone flies, it is supposed to move at least so fast; where
+# nothing tells its heading, to turn so fast.
 _SUPPOSED_MPS = 12.0
+_SUPPOSED_DEG_PER_S = 15.0
 # Frames' worth of new ground, all agreeing, before a place is believed at first.
 _FIRST_NEWS = 3.0
 # ... and seconds of it before a place far from where the drone was known to be.
@@ -46,11 +51,15 @@ _JUMP_S = 10.0
 _TAKEN_MASS = 0.99
 # Probability a second that all is wrong.
 _LEAK_PER_S = 1e-3
+# A place that is this uncertain, in footprints, is none any more: the next is taken up at once.
+_GONE_FOOTPRINTS = 3.0
 # A match must hold this much of its patch's probability near the prediction.
 _ANCHOR_MASS = 0.5
 # Of the attitude's error half stays the same for a whole flight, and no filter averages it out.
 _STEADY_TILT = 0.5
-# Longer gaps between frames, or times that go back, are jumps of a clock.
+# A heading or height that was found is looked for nearby this long without a match.
+_POSE_S = 1.0
+# After a longer gap between frames nothing is known any more.
 _LONGEST_GAP_S = 60.0
 
 
@@ -77,17 +86,23 @@ class Tracker:
         self._spec = pack.spec
         self._single = FixMaker(pack, diagnostics)
         self._agl_m = 0.0
+        self._pose: Attitude | None = None  # heading and height that were found
+        self._pose_t = 0.0
+        self._searches = 0
+        self._steady_m = 0.0
         smallest_m = min(level.footprint_m for level in pack.levels)
         # A drone beyond the border may still see ground of the pack.
         more_m = max(level.footprint_m for level in pack.levels)
         self._bounds_m = west, south, east, north = pack.frame.local_bounds(pack.bounds)
         grid_m = west - more_m, south - more_m, east + more_m, north + more_m
-        self._belief = Belief(grid_m, _CELL_SHARE * smallest_m)
+        self._cells = grid_m, _CELL_SHARE * smallest_m
+        self._belief = Belief(*self._cells)
         if start is not None:
             start_e, start_n = pack.frame.to_local(start.lat_deg, start.lon_deg)
             self._belief.start(float(start_e), float(start_n), start.radius_m)
         self._tail: Tail | None = None
         self._t: float | None = None
+        self._period_s = 0.0
         self._velocity: Floats | None = None
         self._moved_m = math.inf  # since the last frame that was weighed
         self._news = 0.0
@@ -96,6 +111,15 @@ class Tracker:
         self._footprint_m = smallest_m
         self.resets = 0
         self.track: Track | None = None
+
+    def expect(self, frame: Frame, sample: Sample) -> Expected:
+        """Return what is known of a frame that is to be matched."""
+        if frame.t is None and sample.t is None:
+            return self._single.expect(frame, sample)
+        self._searches += 1
+        if self._pose is None:
+            return Expected(turn=self._searches)
+        return Expected(self._pose.yaw_deg, self._pose.agl_m, self._searches)
 
     def without(self, frame: int, t: float | None, file: str | None, reason: Reason) -> Fix:
         """Return what is said of a frame that cannot be looked at, or of none at all."""
@@ -110,13 +134,19 @@ class Tracker:
         if t is None:
             return self._single.fix(frame, sample, finding)
         self._predict(t, sample)
-        self._agl_m = sample.attitude.agl_m
+        self._know_headings(sample)
         if finding.plan is not None and finding.evidence is not None:
             self._weigh(t, sample, finding, finding.evidence)
-        fix = replace(
-            self._bare(frame.index, t, frame.file, finding.reason),
-            heading_deg=sample.attitude.yaw_deg % 360.0,
-            agl_m=sample.attitude.agl_m,
+        self._know_pose(t, finding)
+        fix = self._bare(frame.index, t, frame.file, finding.reason)
+        if sample.yaw_known or self._pose is not None:
+            yaw_deg = sample.attitude.yaw_deg if self._pose is None else self._pose.yaw_deg
+            fix = replace(fix, heading_deg=yaw_deg % 360.0)
+        if sample.agl_known or self._pose is not None:
+            self._agl_m = sample.attitude.agl_m if self._pose is None else self._pose.agl_m
+            fix = replace(fix, agl_m=self._agl_m)
+        self._steady_m = math.hypot(
+            _STEADY_TILT * TILT_SIGMA_RAD * self._agl_m, unknown_tilt_m(sample, self._agl_m)
         )
         return self._conclude(t, self._single.with_evidence(fix, finding))
 
@@ -147,7 +177,7 @@ class Tracker:
             tail,
             self._velocity if self._velocity is not None else np.zeros(2),
             REPORTED if reported else UNKNOWN,
-            _STEADY_TILT * TILT_SIGMA_RAD * self._agl_m,
+            self._steady_m,
             held,
             self._footprint_m,
             self._anchor_t,
@@ -156,10 +186,7 @@ class Tracker:
         return self.track.said()
 
     def _predict(self, t: float, sample: Sample | None) -> None:
-        before, self._t = self._t, t
-        seconds = 0.0 if before is None else t - before
-        if not 0 <= seconds <= _LONGEST_GAP_S:
-            seconds = 0.0
+        seconds = self._passed_s(t)
         velocity, model, turned_mps = self._motion(sample)
         if seconds == 0:
             return
@@ -169,13 +196,37 @@ class Tracker:
         unsure_m = math.hypot((model.sigma_mps + model.share * speed) * seconds, turn_m)
         moved = velocity if self._tail is None else velocity + self._tail.state[2:]
         self._belief.predict(moved * seconds, unsure_m, _LEAK_PER_S * seconds)
+        if self._belief.headings > 1:
+            self._belief.turn(_SUPPOSED_DEG_PER_S * seconds / HEADING_STEP_DEG)
         if self._tail is not None:
             self._tail.predict(velocity, seconds, model)
             self._tail.covariance[[0, 1], [0, 1]] += turn_m**2
+            if self._tail.sigma_m > _GONE_FOOTPRINTS * self._footprint_m:
+                self._tail = self._doubted_t = None
         if self._velocity is None:
             known = 0.0 if self._tail is None else float(np.linalg.norm(self._tail.state[2:]))
             speed = max(known, _SUPPOSED_MPS)
         self._moved_m += speed * seconds
+
+    def _passed_s(self, t: float) -> float:
+        """Return how long the last frame was ago; after too long a gap begin anew."""
+        before, self._t = self._t, t
+        if before is None:
+            return 0.0
+        if t >= before and t - before <= _LONGEST_GAP_S:
+            self._period_s = t - before
+        elif t < before:
+            # The clock was set back. As long as the last time may have passed.
+            shift_s = t - self._period_s - before
+            self._pose_t += shift_s
+            self._anchor_t = None if self._anchor_t is None else self._anchor_t + shift_s
+            self._doubted_t = None if self._doubted_t is None else self._doubted_t + shift_s
+        else:
+            self._belief = Belief(*self._cells)
+            self._tail = self._velocity = self._pose = self._doubted_t = None
+            self._news, self._moved_m = 0.0, math.inf
+            return 0.0
+        return self._period_s
 
     def _motion(self, sample: Sample | None) -> tuple[Floats, MotionModel, float]:
         """Return the mean velocity since the last frame, its model, and how much it changed."""
@@ -186,6 +237,8 @@ class Tracker:
             self._velocity = None
             return np.zeros(2), UNKNOWN, 0.0
         now = np.array([sample.vel_e_mps, sample.vel_n_mps])
+        if not np.isfinite(now).all():
+            return self._motion(None)
         if self._tail is not None and self._velocity is None:
             self._tail.state[2:] -= now
         before = now if self._velocity is None else self._velocity
@@ -198,34 +251,75 @@ class Tracker:
         footprint_m = self._footprint_m = finding.plan.footprint_m
         news = min(1.0, max(_LEAST_NEWS, self._moved_m / (_NEWS_SHARE * footprint_m)))
         self._moved_m = 0.0
-        temperature = self._spec.temperature
-        own = tile_probabilities(
-            evidence.scores.astype(np.float64) / temperature, self._spec.unknown_score / temperature
-        )
-        positions = evidence.tiles_m - evidence.offsets_m[:, None, :]
-        share = _independent(evidence.offsets_m, footprint_m) / len(own)
-        self._belief.update(
-            [Implied(positions, own)], KERNEL_SHARE * footprint_m, OUTLIER_FLOOR, news * share
-        )
+        own = self._own(evidence)
+        self._believe(finding, evidence, own, news)
         self._news += news
         taken = self._take_up(t)
-        anchored = self._correct(t, sample, evidence, own, news) or taken
+        anchored = finding.attitude is not None and (
+            self._correct(t, sample, finding.attitude, evidence, own, news) or taken
+        )
         self._doubt(t, finding, anchored)
 
+    def _own(self, evidence: Evidence) -> Floats:
+        temperature = self._spec.temperature
+        logits = evidence.scores.astype(np.float64) / temperature
+        return tile_probabilities(logits, self._spec.unknown_score / temperature)
+
+    def _believe(self, finding: Finding, evidence: Evidence, own: Floats, news: float) -> None:
+        """Multiply the belief by what a frame says, under each heading that was tried."""
+        kernel_m = KERNEL_SHARE * self._footprint_m
+        said: list[Implied | None] = [None] * self._belief.headings
+        chosen = 0
+        if self._belief.headings > 1:
+            chosen = -1 if finding.attitude is None else heading_bin(finding.attitude.yaw_deg)
+            # The best last, so that of several heights it counts.
+            for one in sorted(finding.seen, key=lambda one: float(one.evidence.scores[0, 0])):
+                said[heading_bin(one.attitude.yaw_deg)] = _implied(
+                    one.evidence, self._own(one.evidence)
+                )
+            if chosen >= 0:
+                said[chosen] = None
+            self._belief.update(said, kernel_m, OUTLIER_FLOOR, news)
+            said = [None] * self._belief.headings
+        if chosen >= 0:
+            said[chosen] = _implied(evidence, own)
+            share = _independent(evidence.offsets_m, self._footprint_m) / len(own)
+            self._belief.update(said, kernel_m, OUTLIER_FLOOR, news * share)
+
+    def _know_headings(self, sample: Sample) -> None:
+        """Tell headings apart where telemetry does not."""
+        headings = 1 if sample.yaw_known else HEADINGS
+        if self._belief.headings != headings:
+            self._belief.part(headings)
+
+    def _know_pose(self, t: float, finding: Finding) -> None:
+        """Keep the heading and height under which a frame was surely matched."""
+        sure = finding.reason is None or self._anchor_t == t
+        if finding.seen and finding.attitude is not None and sure:
+            self._pose, self._pose_t = finding.attitude, t
+        elif not finding.seen or t - self._pose_t > _POSE_S:
+            self._pose = None
+
     def _correct(
-        self, t: float, sample: Sample, evidence: Evidence, own: Floats, news: float
+        self,
+        t: float,
+        sample: Sample,
+        attitude: Attitude,
+        evidence: Evidence,
+        own: Floats,
+        news: float,
     ) -> bool:
         """Correct the tail with what the frame shows near it."""
         if self._tail is None:
             return False
         reach_m = self._reach_m(self._tail)
-        agl_m = sample.attitude.agl_m
+        agl_m = attitude.agl_m
         found = locate_near(evidence, own, self._footprint_m, agl_m, self._tail.position_m, reach_m)
         if found is None or found.mass < _ANCHOR_MASS:
             return False
         place = np.array([found.east_m, found.north_m])
         # Frames of much the same ground are wrong alike.
-        sigma_m = found.sigma_m / math.sqrt(news)
+        sigma_m = math.hypot(found.sigma_m, unknown_tilt_m(sample, agl_m)) / math.sqrt(news)
         if self._tail.distance2(place, sigma_m) > GATE:
             return False
         self._tail.correct(place, sigma_m)
@@ -267,6 +361,10 @@ class Tracker:
 
     def _reach_m(self, tail: Tail) -> float:
         return MODE_REACH * self._footprint_m + 3 * tail.sigma_m
+
+
+def _implied(evidence: Evidence, own: Floats) -> Implied:
+    return Implied(evidence.tiles_m - evidence.offsets_m[:, None, :], own)
 
 
 def _independent(offsets_m: Floats, footprint_m: float) -> float:

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from s4g.core.engine import Embeddings, Images, load_engine
 from s4g.core.errors import InputError
 from s4g.core.geo import distance_m
 from s4g.core.warp import FrameWarp, cut_with_opencv
-from s4g.runtime import locate, pipeline
+from s4g.runtime import localise, locate, pipeline
 from s4g.runtime.fix import Fix, Reason, State
 from s4g.runtime.frames import Frame, Outage, PhotoFiles
 from s4g.runtime.intrinsics import Lens
@@ -106,7 +107,7 @@ def test_finer_tiles_are_tried_where_coarser_ones_leave_doubt(
 ) -> None:
     """Tiles of 64 m are taken first here and match nothing; those of 48 m do."""
     coarse = [level.footprint_m for level in pack.levels].index(64.0)
-    plan, match = pipeline.plan_patches, pipeline.locate
+    plan, match = localise.plan_patches, localise.locate
 
     def plan_coarse(*arguments):
         *others, level = arguments
@@ -116,8 +117,8 @@ def test_finer_tiles_are_tried_where_coarser_ones_leave_doubt(
         estimate = match(evidence, footprint_m, *others)
         return dataclasses.replace(estimate, mass=0.1) if footprint_m == 64.0 else estimate
 
-    monkeypatch.setattr(pipeline, "plan_patches", plan_coarse)
-    monkeypatch.setattr(pipeline, "locate", doubt_coarse)
+    monkeypatch.setattr(localise, "plan_patches", plan_coarse)
+    monkeypatch.setattr(localise, "locate", doubt_coarse)
     engine = load_engine(toy_encoder, "cpu", 1)
     results = fly(pack, Localiser(pack, engine, Lens(60.0)), toy_flight)
     assert [(fix.state, fix.top[0].level_m) for fix, _ in results] == [(State.TRACK, 48.0)] * 6
@@ -280,7 +281,8 @@ def finding(east_m: float, mass: float = 0.9, reason: Reason | None = None) -> F
         np.zeros((1, 2, 2)),
         np.zeros((1, 2)),
     )
-    return Finding(PatchPlan(0, 48.0, np.zeros((1, 2))), evidence, estimate, reason)
+    attitude = sample().attitude
+    return Finding(PatchPlan(0, 48.0, np.zeros((1, 2))), evidence, estimate, reason, attitude)
 
 
 def test_an_ambiguous_match_shows_its_candidates_and_withholds_the_position(pack) -> None:
@@ -332,24 +334,72 @@ def test_a_frame_that_the_telemetry_does_not_cover_has_no_fix(pack, localiser, t
     assert results[3][1] == {}
 
 
-@pytest.mark.parametrize(
-    ("lacking", "reason"),
-    [
-        ("agl_known", Reason.NO_HEIGHT),
-        ("yaw_known", Reason.NO_TELEMETRY),
-        ("tilt_known", Reason.NO_TELEMETRY),
-    ],
-)
-def test_what_is_not_known_of_the_camera_is_not_made_up(
-    pack, localiser, toy_flight, lacking, reason
-) -> None:
-    class Lacking:
-        def at(self, frame: Frame) -> Sample:
-            return dataclasses.replace(sample(), **{lacking: False})
+class Lacking:
+    """Telemetry that does not tell everything, and has zeros there."""
 
-    results = run_frames(PhotoFiles(toy_flight.photos), Lacking(), localiser, FixMaker(pack))
+    def __init__(self, flight, *names: str) -> None:
+        self.whole = read_telemetry(flight.telemetry)
+        self.unknown = {f"{name}_known": False for name in names}
+        fields = {"yaw": ["yaw_deg"], "tilt": ["pitch_deg", "roll_deg"], "agl": ["agl_m"]}
+        self.zeros = {field: 0.0 for name in names for field in fields[name]}
+
+    def at(self, frame: Frame) -> Sample:
+        sample = self.whole.at(frame)
+        attitude = dataclasses.replace(sample.attitude, **self.zeros)
+        return dataclasses.replace(sample, attitude=attitude, **self.unknown)
+
+
+@pytest.mark.parametrize("lacking", [("yaw",), ("agl",), ("yaw", "agl")])
+def test_what_telemetry_does_not_tell_is_found_in_the_frame(
+    pack, localiser, toy_flight, lacking
+) -> None:
+    truth = read_truth(toy_flight.truth)
+    photos, telemetry = PhotoFiles(toy_flight.photos), Lacking(toy_flight, *lacking)
+    results = list(run_frames(photos, telemetry, localiser, FixMaker(pack)))
+    found = [fix for fix, _ in results if fix.state is State.TRACK]
+    assert len(found) >= 3
+    for fix in found:
+        number = fix.frame
+        away_deg = (fix.heading_deg - 340 - 12 * number + 180) % 360 - 180
+        assert abs(away_deg) < 12
+        assert fix.agl_m == pytest.approx(100, rel=0.15)
+        lat, lon = truth.at(fix.file, fix.t)
+        assert float(distance_m(fix.lat, fix.lon, lat, lon)) < 6
+
+
+def test_an_unknown_tilt_is_supposed_to_be_none_and_makes_positions_less_sure(
+    pack, localiser, toy_flight
+) -> None:
+    known = fly(pack, localiser, toy_flight, max_frames=1)[0][0]
+    photos, telemetry = PhotoFiles(toy_flight.photos), Lacking(toy_flight, "tilt")
+    fix, _ = next(run_frames(photos, telemetry, localiser, FixMaker(pack)))
+    assert fix.state is State.TRACK
+    five_degrees_m = math.tan(math.radians(5)) * 100
+    assert fix.sigma_m == pytest.approx(math.hypot(known.sigma_m, five_degrees_m), rel=0.05)
+    assert fix.hpl_m == pytest.approx(3.72 * fix.sigma_m)
+
+
+def test_what_is_not_found_is_not_made_up(pack, localiser, toy_flight, monkeypatch) -> None:
+    monkeypatch.setattr(localise, "_WORTH_MORE", 2.0)
+    photos, telemetry = PhotoFiles(toy_flight.photos), Lacking(toy_flight, "yaw", "agl")
+    fix, _ = next(run_frames(photos, telemetry, localiser, FixMaker(pack)))
+    assert (fix.state, fix.reason) == (State.NO_FIX, Reason.AMBIGUOUS)
+    assert (fix.lat, fix.heading_deg, fix.agl_m) == (None, None, None)
+    assert len(fix.top) == 5
+
+
+@pytest.mark.parametrize("field", ["yaw_deg", "pitch_deg", "roll_deg", "agl_m"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_an_attitude_that_is_no_number_is_none(pack, localiser, toy_flight, field, value) -> None:
+    class Broken:
+        def at(self, frame: Frame) -> Sample:
+            attitude = dataclasses.replace(sample().attitude, **{field: value})
+            return Sample(attitude)
+
+    results = run_frames(PhotoFiles(toy_flight.photos), Broken(), localiser, FixMaker(pack))
     fix, _ = next(results)
-    assert (fix.state, fix.reason, fix.lat) == (State.NO_FIX, reason, None)
+    assert (fix.state, fix.reason, fix.lat) == (State.NO_FIX, Reason.NO_TELEMETRY, None)
+    assert (fix.heading_deg, fix.agl_m) == (None, None)
 
 
 def test_a_live_frame_of_another_shape_has_no_fix_and_that_is_said_once(

@@ -24,6 +24,7 @@ FOOTPRINT_M, STRIDE_M = 80.0, 20.0
 SIDE_M = 4000.0
 SPEED_MPS, PERIOD_S, AGL_M = 15.0, 0.5, 120.0
 OFFSETS_M = np.array([[0.0, 0.0], [60.0, 40.0], [-60.0, 40.0], [-60.0, -40.0], [60.0, -40.0]])
+LEVEL = Attitude(0.0, 0.0, 0.0, AGL_M)
 POSITIONLESS = {State.INIT, State.ACQUIRING, State.NO_FIX, State.OUT_OF_PACK}
 
 
@@ -71,7 +72,7 @@ class Flight:
         )
         estimate = locate(evidence, FOOTPRINT_M, 0.025, 0.5, AGL_M)
         reason = None if estimate.is_certain else Reason.AMBIGUOUS
-        return Finding(PatchPlan(0, FOOTPRINT_M, OFFSETS_M), evidence, estimate, reason)
+        return Finding(PatchPlan(0, FOOTPRINT_M, OFFSETS_M), evidence, estimate, reason, LEVEL)
 
     def step(
         self, finding: Finding | None = None, velocity: bool = True, still: bool = False

@@ -13,6 +13,7 @@ from sift import imagery_key, sift_code, sift_fixes
 
 from s4g.runtime.fix import Fix, Reason, State
 from s4g.runtime.frames import Frame, PhotoFiles
+from s4g.runtime.hypotheses import ANYTHING, Expected
 from s4g.runtime.intrinsics import Lens, read_intrinsics
 from s4g.runtime.pipeline import Finding, Fixer, FixMaker, Localiser, run_frames
 from s4g.runtime.tables import read_csv_rows
@@ -45,6 +46,10 @@ class TopTile:
     def __init__(self, pack: Pack) -> None:
         """Remember the frame of the pack's metres."""
         self._pack = pack
+
+    def expect(self, frame: Frame, sample: Sample) -> Expected:
+        """Return what earlier frames tell: nothing."""
+        return ANYTHING
 
     def fix(self, frame: Frame, sample: Sample, finding: Finding) -> Fix:
         """Return the centre of the tile most like the middle patch, less the patch's offset."""

@@ -112,10 +112,12 @@ def pictures(world: World) -> tuple[RGB, RGB]:
 def changed_ground(made: landscape.World, world: World) -> Mask:
     """Draw parcels until they are the wanted share of the ground; return where they are."""
     area = np.bincount(made.parcel.ravel())
-    order = np.random.default_rng([world.seed, 1]).permutation(len(area))
-    enough = int(np.searchsorted(np.cumsum(area[order]), world.changed_share * area.sum())) + 1
     chosen = np.zeros(len(area), np.bool_)
-    chosen[order[:enough]] = True
+    left = world.changed_share * area.sum()
+    for number in np.random.default_rng([world.seed, 1]).permutation(len(area)):
+        if area[number] <= left:
+            chosen[number] = True
+            left -= area[number]
     return np.asarray(chosen[made.parcel], np.bool_)
 
 

@@ -25,7 +25,6 @@ from s4g.core.files import atomic_folder
 from s4g.core.geo import BBox, LocalFrame
 from s4g.runtime.flight import PhotoSink, photo_name, write_flight, write_settings
 from s4g.runtime.route import Route, Track, fly, pattern_route
-from s4g.runtime.score_truth import carried_off
 from s4g.runtime.simulate import FrameRenderer, Moment, Optics, SensorErrors, moments
 
 RGB = npt.NDArray[np.uint8]
@@ -38,6 +37,7 @@ _COLUMNS = {
     "height": ("agl_m",),
     "velocity": ("vel_n_mps", "vel_e_mps"),
 }
+_JUMP = 5.0  # usual ways between two frames, beyond which a drone was carried
 # What is told, in the words of the truth's `event` column, where finding begins anew.
 _AFTER = {"blackout": "after the dark", "night": "after the night", "blur": "after the blur"}
 
@@ -250,8 +250,9 @@ def add_events(truth_csv: Path, faults: tuple[Fault, ...]) -> None:
     """Add to a truth where finding begins anew: where the drone was carried to, after the dark."""
     names, rows = _read(truth_csv)
     lat, lon = (np.array([float(row[name]) for row in rows]) for name in ("lat", "lon"))
-    places_m = np.stack(LocalFrame(float(lat[0]), float(lon[0])).to_local(lat, lon), axis=1)
-    carried = set(carried_off(places_m).tolist())
+    frame = LocalFrame(float(lat[0]), float(lon[0]))
+    steps_m = np.hypot(*np.diff(np.stack(frame.to_local(lat, lon)), axis=1))
+    carried = set((np.flatnonzero(steps_m > _JUMP * np.median(steps_m)) + 1).tolist())
     over = {fault.to_s: _AFTER[fault.kind] for fault in faults if fault.kind in _AFTER}
     for number, row in enumerate(rows):
         due = [end_s for end_s in over if end_s <= float(row["t"])]

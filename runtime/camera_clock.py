@@ -15,8 +15,6 @@ _SAME_CLOCK_S = 2.0
 # How fast a stream's clock may lose against ours. Cameras that count frames at their nominal rate
 # are off by a percent or two; a queue that builds up faster than this is seen as one.
 _SLOWEST = 0.02
-
-
 # Streams repeat a stamp at their beginning at times; one that repeats it more often has no stamps.
 _FIRST_STAMPS = 2
 # Stamps that go back this far, or go on this much further than the time that passed, are no longer

@@ -20,7 +20,6 @@ from .simulate import Moment
 
 RGB = npt.NDArray[np.uint8]
 
-FORMATS = ("jpg", "png", "mp4")
 TELEMETRY_COLUMNS = (
     "t", "file", "yaw_deg", "pitch_deg", "roll_deg", "agl_m", "vel_n_mps", "vel_e_mps",
 )  # fmt: skip

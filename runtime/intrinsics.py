@@ -16,8 +16,8 @@ from ..core.errors import InputError
 from ..core.files import read_bytes
 from .video import quiet_opencv
 
-# Models whose coefficients are OpenCV's own, in its order, and how many they may have.
-_MODELS = {"plumb_bob": (4, 5), "rational_polynomial": (8,)}
+# Models whose coefficients are OpenCV's own, in its order, and how many those have.
+_MODELS = ("plumb_bob", "rational_polynomial")
 _LENGTHS = (0, 4, 5, 8)
 
 
@@ -103,7 +103,8 @@ def _from_yaml(path: Path, text: str) -> Camera:
         if len(matrix) != 9:
             raise InputError(f"--intrinsics {path}: camera_matrix has {len(matrix)} numbers, not 9")
         model = storage.getNode("distortion_model")
-        _check_model(path, model.string() if model.isString() else "plumb_bob", distortion)
+        if model.isString():
+            _check_model(path, model.string())
         return Camera(
             int(_scalar(path, storage, "image_width")),
             int(_scalar(path, storage, "image_height")),
@@ -132,7 +133,7 @@ def _numbers(path: Path, storage: cv2.FileStorage, name: str) -> list[float]:
     return [float(data.at(i).real()) for i in range(data.size())]
 
 
-def _check_model(path: Path, model: str, distortion: list[float]) -> None:
+def _check_model(path: Path, model: str) -> None:
     if model not in _MODELS:
         raise InputError(
             f"--intrinsics {path}: distortion_model {model} is not supported; calibrate as "

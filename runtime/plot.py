@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ..core.images import encode_rgb
 from ..tilepacks.reader import Pack
+from .score_map import round_length_m
 from .score_read import ScoredFix
 from .score_truth import Truth, carried_off
 
@@ -210,9 +211,7 @@ def _draw_legend(canvas: _Canvas, fixes: Sequence[ScoredFix], has_truth: bool) -
 
 def _draw_scale_bar(canvas: _Canvas) -> None:
     u, (height, width) = canvas.unit, canvas.rgb.shape[:2]
-    target_m = 0.2 * width * canvas.gsd_m
-    power = 10 ** math.floor(math.log10(target_m))
-    length_m = max(step * power for step in (1, 2, 5) if step * power <= target_m)
+    length_m = round_length_m(0.2 * width * canvas.gsd_m)
     length = length_m / canvas.gsd_m
     text = f"{length_m / 1000:g} km" if length_m >= 1000 else f"{length_m:g} m"
     left, y = 28 * u, height - 30 * u

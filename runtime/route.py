@@ -17,7 +17,6 @@ from .tables import read_csv_rows, read_numbers
 
 Floats = npt.NDArray[np.float64]
 
-PATTERNS = ("lawnmower", "line")
 MAX_FRAMES = 100_000
 _TURN_S = 1.5  # a small drone takes about this long to turn at a waypoint
 

@@ -96,7 +96,7 @@ def draw_map(flight: Flight, pack: Pack | None, marked: Sequence[int]) -> Map:
     size = window.width_px, window.height_px
     inside = ((fixed >= 0) & (fixed <= np.array(size))).all(axis=1)
     body = "\n".join(part for part in parts if part)
-    bar_m = _round_length_m(_BAR_SHARE * window.width_px * window.gsd_m)
+    bar_m = round_length_m(_BAR_SHARE * window.width_px * window.gsd_m)
     return Map(
         svg=f'<svg class="map" viewBox="0 0 {size[0]} {size[1]}" role="img"'
         f' aria-label="Map of truth and fixes">\n{body}\n</svg>',
@@ -196,7 +196,7 @@ def _circle(centre: Floats, radius_px: float) -> str:
     return f"M{start}{half} {2 * radius_px:.1f} 0{half} {-2 * radius_px:.1f} 0"
 
 
-def _round_length_m(most_m: float) -> float:
+def round_length_m(most_m: float) -> float:
     """Return the largest 1, 2 or 5 times a power of ten that is not above."""
     power = 10.0 ** math.floor(math.log10(most_m))
     return max(step * power for step in (1, 2, 5) if step * power <= most_m)

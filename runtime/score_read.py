@@ -11,8 +11,9 @@ from typing import Any
 from ..core.console import say
 from ..core.errors import InputError
 from ..core.files import read_bytes
+from .fix import State
 
-_STATES = ("INIT", "ACQUIRING", "TRACK", "DEGRADED", "NO_FIX", "OUT_OF_PACK")
+_STATES = tuple(state.value for state in State)
 _BROKEN = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 
 

@@ -25,7 +25,6 @@ def radius_per_sigma(share: float) -> float:
     return math.sqrt(-2 * math.log1p(-share))
 
 
-CEP50_PER_SIGMA = radius_per_sigma(0.5)
 R95_PER_SIGMA = radius_per_sigma(0.95)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from s4g.runtime.score_figures import Score, score_flight, score_frames
 from s4g.runtime.score_flight import Frames, match_flight
 from s4g.runtime.score_read import ScoredFix
-from s4g.runtime.score_statistics import CEP50_PER_SIGMA, R95_PER_SIGMA
+from s4g.runtime.score_statistics import R95_PER_SIGMA, radius_per_sigma
 from s4g.runtime.score_times import Times
 from s4g.runtime.score_truth import read_truth
 
@@ -135,7 +135,7 @@ def test_honest_gaussians_have_their_nees_in_the_interval() -> None:
 def test_radii_of_gaussian_errors_are_rayleighs(sigma_m: float, seed: int) -> None:
     count = 4000
     found = score_frames(frames_of(gaussian_errors(count, sigma_m, seed)), Times(), None)
-    assert found.median_m == pytest.approx(CEP50_PER_SIGMA * sigma_m, rel=0.08)
+    assert found.median_m == pytest.approx(radius_per_sigma(0.5) * sigma_m, rel=0.08)
     assert found.r95_m == pytest.approx(R95_PER_SIGMA * sigma_m, rel=0.09)
     assert found.rmse_m == pytest.approx(math.sqrt(2) * sigma_m, rel=0.06)  # DRMS
 

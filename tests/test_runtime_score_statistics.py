@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s4g.runtime.score_statistics import (
-    CEP50_PER_SIGMA,
     R95_PER_SIGMA,
     honest_nees,
     radius_per_sigma,
@@ -15,7 +14,7 @@ from s4g.runtime.score_statistics import (
 
 
 def test_the_conventions_are_those_of_circular_gaussians() -> None:
-    factors = [CEP50_PER_SIGMA, R95_PER_SIGMA]
+    factors = [radius_per_sigma(0.5), R95_PER_SIGMA]
     assert factors == pytest.approx([1.177, 2.448], abs=5e-4)
     assert radius_per_sigma(0.9) == pytest.approx(2.146, abs=5e-4)
     assert radius_per_sigma(1 - math.exp(-1)) == pytest.approx(math.sqrt(2))  # DRMS

@@ -125,33 +125,25 @@ def caliterra(data: Path, name: str) -> PhotoSet:
     )
 
 
-def seneca(data: Path, name: str, unseen: bool = False) -> PhotoSet:
-    """Return Seneca's odd photos on a mosaic of the even ones.
-
-    Args:
-        data: the folder of imagery.
-        name: of the set.
-        unseen: only the end of the flight that trained no encoder.
-    """
+def seneca(data: Path, name: str) -> PhotoSet:
+    """Return Seneca's odd photos on a mosaic of the even ones."""
     _, _, frame = rows_of(data, SENECA)
     photos = [photo for photo in placed(data, SENECA) if photo.tied]
     mapped, asked = photos[::2], photos[1::2]
     apart = {photo.name for photo in held_out(data, photos)}
-    trained = sum(photo.name not in apart for photo in asked)
-    if unseen:
-        asked = [photo for photo in asked if photo.name in apart]
+    unseen = sum(photo.name in apart for photo in asked)
 
     def told(photo: Photo) -> dict[str, float]:
         at = photo.reported
         return _told(at.yaw_deg, at.pitch_deg, at.roll_deg) | {"agl_m": at.agl_m}
 
-    seen = "none" if unseen else f"{trained} of {len(asked)}"
     return PhotoSet(
         name,
-        "Seneca, unseen end" if unseen else "Seneca",
-        "fixed wing, bare fields in false colour (near infrared), tilt up to 15°, a photo every "
-        "18 s or so; map: the even photos, asked: the odd ones; truth: a block of matches, GPS "
-        f"within 5 m; {seen} of the asked photos or their neighbours trained the encoder",
+        "Seneca",
+        "fixed wing, bare fields in false colour (near infrared), tilt up to 18°, a photo every "
+        "18 s or so; map: the even photos, asked: the odd ones; truth: where the block of matches "
+        "that placed the map puts them, which GPS holds to 5 m; all but the ground of "
+        f"{unseen} of them trained the encoder",
         *_limit(_SENECA_LEVELS_M),
         mosaic_of(mapped, frame, _MAP_GSD_M, name),
         asked[0].camera,
@@ -164,7 +156,6 @@ SETS: dict[str, tuple[str, Callable[[Path, str], PhotoSet]]] = {
     "brighton": (BRIGHTON_FOLDER, brighton),
     "caliterra": (CALITERRA_FOLDER, caliterra),
     "seneca": (SENECA.folder, seneca),
-    "seneca_unseen": (SENECA.folder, lambda data, name: seneca(data, name, unseen=True)),
 }
 
 

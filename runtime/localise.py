@@ -130,7 +130,7 @@ class Localiser:
             None if level_m is None else find_level(self._footprints_m, level_m, str(pack.path))
         )
         side = engine.spec.input_px
-        self._patches = np.zeros((max_patches, side, side, 3), np.uint8)
+        self._patches = np.zeros((max(max_patches, _SCANNED), side, side, 3), np.uint8)
         self._warm_up()
 
     def _warm_up(self) -> None:

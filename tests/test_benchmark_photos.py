@@ -191,6 +191,7 @@ def test_one_command_makes_a_set_localises_it_in_every_way_and_keeps_it(
     assert asked == ["caliterra"]
     rows = [line.split(" | ") for line in result.stdout.splitlines() if "Caliterra (24 m)" in line]
     assert [row[1] for row in rows] == ["filtered", "single", "top1", "sift"]
+    assert "all 1 with" not in result.stdout
     assert "- **Caliterra**, 5 photos: near nadir, no attitude; " in result.stdout
     assert f"Left out: brighton: no imagery {tmp_path}/data/brighton_beach; " in result.stdout
 

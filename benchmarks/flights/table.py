@@ -108,10 +108,12 @@ def _together(results: list[Result]) -> Iterator[str]:
                 for result in results
                 if result.way == way and result.scenario.alert_limit_m == limit_m
             ]
-            pool = pool_flights(flights)
-            title = f"all {len(flights)} with {limit_m:g} m"
-            rows.append((title, way, *_figures(pool.score)))
-    yield "\n".join(_lines([HEADINGS, *rows]))
+            if len(flights) > 1:
+                pool = pool_flights(flights)
+                title = f"all {len(flights)} with {limit_m:g} m"
+                rows.append((title, way, *_figures(pool.score)))
+    if rows:
+        yield "\n".join(_lines([HEADINGS, *rows]))
 
 
 def _verdicts(results: list[Result]) -> Iterator[str]:

@@ -41,12 +41,16 @@ class Expected:
     Attributes:
         yaw_deg: heading, None for any; only asked for where telemetry does not tell it.
         agl_m: height, None for any; the same.
+        place_m: (2,) east, north of the drone, None for any.
+        reach_m: how far from there it may be.
         turn: number of the search, of which each tries a part of what is possible; None for all
             of it at once.
     """
 
     yaw_deg: float | None = None
     agl_m: float | None = None
+    place_m: Floats | None = None
+    reach_m: float = 0.0
     turn: int | None = None
 
 
@@ -98,6 +102,16 @@ def useful_heights_m(camera: Camera, footprints_m: Sequence[float], input_px: in
     # As many equal steps as are needed, each tried in its middle.
     step = max(highest / lowest, 1.0) ** (1 / count)
     return [lowest * step ** (number + 0.5) for number in range(count)]
+
+
+def best_score(evidence: Evidence, expected: Expected) -> float:
+    """Return the cosine of the middle patch's best tile, of those near the expected place."""
+    scores = evidence.scores[0]
+    if expected.place_m is None:
+        return float(scores[0])
+    places = evidence.tiles_m[0] - evidence.offsets_m[0]
+    near = np.linalg.norm(places - expected.place_m, axis=1) <= expected.reach_m
+    return float(scores[near][0]) if near.any() else float(scores[-1])
 
 
 def best_of(attitudes: Sequence[Attitude], scores: Sequence[float]) -> tuple[int, Attitude]:

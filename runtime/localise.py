@@ -17,7 +17,15 @@ from ..core.warp import FrameWarp
 from ..tilepacks.reader import Pack
 from .fix import Reason
 from .frames import RGB, Frame
-from .hypotheses import ANYTHING, Expected, best_of, possible, turned, useful_heights_m
+from .hypotheses import (
+    ANYTHING,
+    Expected,
+    best_of,
+    best_score,
+    possible,
+    turned,
+    useful_heights_m,
+)
 from .intrinsics import Lens
 from .locate import Estimate, Evidence, gather, joined, locate, tile_probabilities
 from .normalise import (
@@ -174,7 +182,7 @@ class Localiser:
         seen = self._scan(frame, camera, sample, expected, clock)
         if isinstance(seen, Reason):
             return Finding(reason=seen)
-        scores = [float(one.evidence.scores[0, 0]) for one in seen]
+        scores = [best_score(one.evidence, expected) for one in seen]
         best, attitude = best_of([one.attitude for one in seen], scores)
         plan, evidence = seen[best].plan, seen[best].evidence
         if self._own(evidence).sum() < _WORTH_MORE:

@@ -67,14 +67,8 @@ class Track:
 
     def at(self, t: float) -> Fix:
         """Return what is said of a time after the frame, no other having come; earlier: of then."""
-        seconds = max(t - self.t, 0.0)
-        tail = None
-        if self.tail is not None:
-            tail = self.tail.copy()
-            tail.predict(self.velocity_mps, seconds, self.model)
-            turned_m = _TURN_MPS2 * seconds**2 / 2 if self.velocity_mps.any() else 0.0
-            tail.covariance[[0, 1], [0, 1]] += turned_m**2
-        t = self.t + seconds
+        t = max(t, self.t)
+        tail = self.expected(t)
         age_s = None if self.anchored_t is None else t - self.anchored_t
         fix = replace(
             self.fix, t=t, file=None, anchor_age_s=age_s, score=None, top=(), latency_ms=None,
@@ -83,6 +77,17 @@ class Track:
         matched = self.anchored_t == self.t and age_s is not None and age_s <= _FRESH_S
         fix = self._with_position(fix, tail, matched)
         return fix if fix.lat is None else replace(fix, source="propagated")
+
+    def expected(self, t: float) -> Tail | None:
+        """Return where the drone is likely to be at a time after the frame."""
+        if self.tail is None:
+            return None
+        seconds = max(t - self.t, 0.0)
+        tail = self.tail.copy()
+        tail.predict(self.velocity_mps, seconds, self.model)
+        turned_m = _TURN_MPS2 * seconds**2 / 2 if self.velocity_mps.any() else 0.0
+        tail.covariance[[0, 1], [0, 1]] += turned_m**2
+        return tail
 
     def _with_position(self, fix: Fix, tail: Tail | None, matched: bool) -> Fix:
         """Set the state, and the position where it may be given."""

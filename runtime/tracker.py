@@ -18,7 +18,7 @@ from ..tilepacks.reader import Pack
 from .belief import Belief, Implied
 from .fix import Fix, Reason, State
 from .frames import Frame
-from .hypotheses import HEADING_STEP_DEG, HEADINGS, Expected, heading_bin
+from .hypotheses import ANYTHING, HEADING_STEP_DEG, HEADINGS, Expected, heading_bin
 from .localise import Finding
 from .locate import (
     KERNEL_SHARE,
@@ -114,12 +114,20 @@ class Tracker:
 
     def expect(self, frame: Frame, sample: Sample) -> Expected:
         """Return what is known of a frame that is to be matched."""
-        if frame.t is None and sample.t is None:
-            return self._single.expect(frame, sample)
+        t = frame.t if frame.t is not None else sample.t
+        if t is None:
+            return ANYTHING
         self._searches += 1
-        if self._pose is None:
-            return Expected(turn=self._searches)
-        return Expected(self._pose.yaw_deg, self._pose.agl_m, self._searches)
+        expected = Expected(turn=self._searches)
+        if self._pose is not None:
+            expected = replace(expected, yaw_deg=self._pose.yaw_deg, agl_m=self._pose.agl_m)
+        # Frames that contradict what is believed are looked at without prejudice.
+        if self.track is None or self._doubted_t is not None:
+            return expected
+        place = self.track.expected(t)
+        if place is None or place.sigma_m > self._footprint_m:
+            return expected
+        return replace(expected, place_m=place.position_m, reach_m=self._reach_m(place))
 
     def without(self, frame: int, t: float | None, file: str | None, reason: Reason) -> Fix:
         """Return what is said of a frame that cannot be looked at, or of none at all."""
@@ -137,7 +145,7 @@ class Tracker:
         self._know_headings(sample)
         if finding.plan is not None and finding.evidence is not None:
             self._weigh(t, sample, finding, finding.evidence)
-        self._know_pose(t, finding)
+        self._know_pose(t, sample, finding)
         fix = self._bare(frame.index, t, frame.file, finding.reason)
         if sample.yaw_known or self._pose is not None:
             yaw_deg = sample.attitude.yaw_deg if self._pose is None else self._pose.yaw_deg
@@ -292,12 +300,12 @@ class Tracker:
         if self._belief.headings != headings:
             self._belief.part(headings)
 
-    def _know_pose(self, t: float, finding: Finding) -> None:
+    def _know_pose(self, t: float, sample: Sample, finding: Finding) -> None:
         """Keep the heading and height under which a frame was surely matched."""
         sure = finding.reason is None or self._anchor_t == t
         if finding.seen and finding.attitude is not None and sure:
             self._pose, self._pose_t = finding.attitude, t
-        elif not finding.seen or t - self._pose_t > _POSE_S:
+        elif (sample.yaw_known and sample.agl_known) or t - self._pose_t > _POSE_S:
             self._pose = None
 
     def _correct(

@@ -15,6 +15,7 @@ from s4g.runtime.hypotheses import (
     HEADINGS,
     Expected,
     best_of,
+    best_score,
     heading_bin,
     possible,
     turned,
@@ -152,6 +153,17 @@ def test_patches_of_one_place_tell_neither() -> None:
     assert turned(TOLD, sample(False, False), close, own, np.zeros(2), FOOTPRINT_M) is None
     doubtful = np.full_like(own, 0.1)
     assert turned(TOLD, sample(False), evidence, doubtful, np.zeros(2), FOOTPRINT_M) is None
+
+
+def test_where_the_place_is_known_only_tiles_near_it_count() -> None:
+    tiles = np.array([[[900.0, 0.0], [30.0, 20.0], [0.0, 10.0], [-500.0, 0.0]]])
+    scores = np.array([[0.8, 0.7, 0.6, 0.5]], np.float32)
+    evidence = Evidence(np.zeros((1, 4), np.int64), scores, tiles, np.array([[20.0, 20.0]]))
+    assert best_score(evidence, ANYTHING) == pytest.approx(0.8)
+    near = Expected(place_m=np.array([0.0, 0.0]), reach_m=15.0)
+    assert best_score(evidence, near) == pytest.approx(0.7)
+    nowhere = Expected(place_m=np.array([0.0, 800.0]), reach_m=15.0)
+    assert best_score(evidence, nowhere) == pytest.approx(0.5)
 
 
 def test_the_nearest_heading_of_the_sixteen() -> None:

@@ -14,9 +14,9 @@ from s4g.core.camera import Attitude
 from s4g.core.geo import BBox, LocalFrame
 from s4g.runtime.fix import Fix, Reason, State
 from s4g.runtime.frames import Frame
+from s4g.runtime.localise import Finding, Seen
 from s4g.runtime.locate import Evidence, locate
 from s4g.runtime.normalise import PatchPlan
-from s4g.runtime.pipeline import Finding
 from s4g.runtime.telemetry import Sample
 from s4g.runtime.tracker import Start, Tracker
 
@@ -50,6 +50,7 @@ class Flight:
         self.place_m = np.array(at_m)
         self.velocity_mps = SPEED_MPS * np.array([math.sqrt(0.5), math.sqrt(0.5)])
         self.t, self.index = 100.0, 0
+        self.unknown: tuple[str, ...] = ()
 
     def finding(self, seen_m: np.ndarray | None) -> Finding:
         """What the pack says to a view of a place, or to ground that it does not hold."""
@@ -85,6 +86,8 @@ class Flight:
         finding = self.finding(self.place_m) if finding is None else finding
         moving = (0.0, 0.0) if still else tuple(self.velocity_mps)
         sample = Sample(Attitude(0.0, 0.0, 0.0, AGL_M), t=self.t)
+        if self.unknown:
+            sample = replace(sample, **{f"{name}_known": False for name in self.unknown})
         if velocity:
             sample = replace(sample, vel_e_mps=moving[0], vel_n_mps=moving[1])
         frame = Frame(self.index, self.t, None, f"frame {self.index}", 640, 480, 0.0)
@@ -294,3 +297,81 @@ def test_while_no_frame_comes_the_position_flies_on_as_fast_as_it_flew() -> None
     assert fix.state is State.TRACK
     assert flight.error_m(fix) < 8
     assert (fix.ve_mps, fix.vn_mps) == pytest.approx(tuple(flight.velocity_mps), abs=3)
+
+
+# ---- heading and height that telemetry does not tell ---------------------------------------------
+
+
+def under(flight: Flight, yaw_deg: float, agl_m: float = AGL_M) -> Finding:
+    """A frame that fits one heading, tried with all others."""
+    finding = flight.finding(flight.place_m)
+    foreign = flight.finding(None).evidence
+    assert finding.evidence is not None and finding.plan is not None and foreign is not None
+    right = Attitude(yaw_deg, 0.0, 0.0, agl_m)
+    seen = []
+    for number in range(16):
+        evidence = finding.evidence if number == round(yaw_deg / 22.5) % 16 else foreign
+        middle = Evidence(
+            *(getattr(evidence, n)[:1] for n in ("ids", "scores", "tiles_m", "offsets_m"))
+        )
+        seen.append(Seen(replace(right, yaw_deg=22.5 * number), finding.plan, middle))
+    return replace(finding, attitude=right, seen=tuple(seen))
+
+
+def test_a_heading_that_was_found_is_told_and_expected_of_the_next_frame() -> None:
+    flight = Flight()
+    flight.unknown = ("yaw",)
+    frame = Frame(0, 100.0, None, "", 640, 480, 0.0)
+    nothing = Sample(Attitude(0.0, 0.0, 0.0, AGL_M), yaw_known=False)
+    assert flight.tracker.expect(frame, nothing).yaw_deg is None
+    fixes = []
+    while not fixes or fixes[-1].state is not State.TRACK:
+        fixes.append(flight.step(under(flight, 50.0)))
+    assert len(fixes) <= 16
+    for _ in range(20):
+        fix = flight.step(under(flight, 50.0))
+        assert (fix.state, fix.heading_deg) == (State.TRACK, 50.0)
+        assert flight.error_m(fix) < 10
+    expected = flight.tracker.expect(replace(frame, t=flight.t + PERIOD_S), nothing)
+    assert expected.yaw_deg == 50.0
+    ahead = flight.place_m + flight.velocity_mps * PERIOD_S
+    assert math.dist(tuple(expected.place_m), tuple(ahead)) < 8
+    # A glimpse of fog changes nothing, a second of it everything but the place.
+    flight.step(BLIND)
+    assert flight.tracker.expect(frame, nothing).yaw_deg == 50.0
+    flight.fly(1.5, finding=BLIND)
+    fix = flight.step(BLIND)
+    assert (fix.state, fix.heading_deg) == (State.DEGRADED, None)
+    again = flight.tracker.expect(replace(frame, t=flight.t), nothing)
+    assert (again.yaw_deg, again.place_m is None) == (None, False)
+
+
+def test_a_height_that_was_found_is_told_as_the_fixs_own() -> None:
+    flight = Flight()
+    flight.unknown = ("agl",)
+    fix = flight.fly(15)[-1]
+    assert fix.state is State.TRACK
+    fix = flight.step(under(flight, 0.0, agl_m=77.0))
+    assert (fix.heading_deg, fix.agl_m) == (0.0, 77.0)
+    assert flight.step(BLIND).agl_m == 77.0
+
+
+def test_a_compass_that_fails_in_flight_costs_no_position() -> None:
+    flight = Flight()
+    flight.fly(20)
+    flight.unknown = ("yaw",)
+    for _ in range(10):
+        fix = flight.step(under(flight, 50.0))
+        assert fix.state is State.TRACK
+        assert flight.error_m(fix) < 8
+    flight.unknown = ()
+    fix = flight.step()
+    assert (fix.state, fix.heading_deg) == (State.TRACK, 0.0)
+
+
+def test_an_unknown_tilt_is_never_averaged_away() -> None:
+    flight = Flight()
+    flight.unknown = ("tilt",)
+    fix = flight.fly(60)[-1]
+    assert fix.state is State.TRACK
+    assert fix.sigma_m > math.tan(math.radians(5)) * AGL_M

@@ -35,9 +35,11 @@ from s4g.core.engine import Engine, load_engine
 from s4g.core.errors import InputError
 from s4g.core.files import atomic_folder, write_bytes, write_json
 from s4g.core.geo import LocalFrame
+from s4g.core.sources import open_ground
 from s4g.core.spec import check_same_encoder
 from s4g.runtime.plot import draw_track
 from s4g.runtime.score import match_flight, read_fixes, read_truth, stage_table
+from s4g.tilepacks.area import Area
 from s4g.tilepacks.build import build_pack
 from s4g.tilepacks.options import BuildOptions
 from s4g.tilepacks.plan import plan_pack
@@ -136,19 +138,38 @@ def _fly(
 def made_pack(setting: Setting, scenario: Scenario) -> Path:
     """Return a scenario's pack, building it where that was not done before."""
     config = scenario.pack
+    area = _mapped_area(scenario, setting.data)
     made_of = ground_key(scenario, setting.data), config, setting.engine.spec.model_id
-    path = setting.out / "packs" / f"{key_of(*made_of, code_of('tilepacks/build.py'))}.s4gpack"
+    rings = None if area is None else area.rings
+    key = key_of(*made_of, rings, code_of("tilepacks/build.py"))
+    path = setting.out / "packs" / f"{key}.s4gpack"
     if path.exists():
         return path
     with closing(open_date(scenario, MAP, setting.data, setting.out)) as ground:
         bbox = None
         if config.part_m is not None:
             bbox = LocalFrame(*ground.bounds.center).wgs84_bounds(*config.part_m)
-        plan = plan_pack(ground, setting.engine.spec, bbox, config.levels_m)
+        plan = plan_pack(ground, setting.engine.spec, bbox, config.levels_m, area=area)
         options = BuildOptions(imagery_quality=_QUALITY if config.imagery else None, workers=1)
         say(f"{scenario.name}: packing {plan.count} tiles")
         build_pack([ground], setting.engine, plan, path, options, progress)
     return path
+
+
+def _mapped_area(scenario: Scenario, data: Path) -> Area | None:
+    """Return the ground of a folder's rasters, so that nothing is looked for between them."""
+    if scenario.rasters is None or not (data / scenario.rasters.map).is_dir():
+        return None
+    boxes = []
+    for path in sorted((data / scenario.rasters.map).glob("*.tif")):
+        with closing(open_ground(str(path))) as ground:
+            boxes.append(ground.bounds)
+    corners = [
+        ((b.west, b.south), (b.east, b.south), (b.east, b.north), (b.west, b.north)) for b in boxes
+    ]
+    lat = (min(box.south for box in boxes) + max(box.north for box in boxes)) / 2
+    lon = (min(box.west for box in boxes) + max(box.east for box in boxes)) / 2
+    return Area(scenario.rasters.map, tuple((ring,) for ring in corners), 0.0, LocalFrame(lat, lon))
 
 
 def localised(

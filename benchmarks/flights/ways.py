@@ -13,7 +13,6 @@ from sift import imagery_key, sift_code, sift_fixes
 
 from s4g.runtime.fix import Fix, Reason, State
 from s4g.runtime.frames import Frame, PhotoFiles
-from s4g.runtime.hypotheses import ANYTHING, Expected
 from s4g.runtime.intrinsics import Lens, read_intrinsics
 from s4g.runtime.pipeline import Finding, Fixer, FixMaker, Localiser, run_frames
 from s4g.runtime.tables import read_csv_rows
@@ -40,16 +39,8 @@ class ClockedPhotos(PhotoFiles):
             yield dataclasses.replace(frame, t=self._t[frame.file])
 
 
-class TopTile:
+class TopTile(FixMaker):
     """What published systems do: the best tile of the frame is where it is, always."""
-
-    def __init__(self, pack: Pack) -> None:
-        """Remember the frame of the pack's metres."""
-        self._pack = pack
-
-    def expect(self, frame: Frame, sample: Sample) -> Expected:
-        """Return what earlier frames tell: nothing."""
-        return ANYTHING
 
     def fix(self, frame: Frame, sample: Sample, finding: Finding) -> Fix:
         """Return the centre of the tile most like the middle patch, less the patch's offset."""
@@ -69,10 +60,6 @@ class TopTile:
             anchor_age_s=0.0,
             source="visual",
         )
-
-    def without(self, frame: int, t: float | None, file: str | None, reason: Reason) -> Fix:
-        """Return that there is nothing to look at."""
-        return Fix(frame, t, State.NO_FIX, file, reason)
 
 
 def filtered(seen: Seen, pack: Pack, engine: MemoEngine) -> Fixes:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError, IntegrityError, S4GError
+from .open_file import Archive
 from .tile_image import MAX_TILE_BYTES, begins, tile_origin, tile_size_px
 from .tile_pyramid import MAX_ZOOM, plain_attribution, pyramid_bounds
 
@@ -73,7 +74,7 @@ class PmtilesReader:
         IntegrityError: it is no PMTiles v3 archive or is damaged.
     """
 
-    def __init__(self, view: memoryview, name: str, mapping: mmap.mmap | None = None) -> None:
+    def __init__(self, view: Archive, name: str, mapping: mmap.mmap | None = None) -> None:
         """Check the header and read the root directory and the metadata.
 
         Args:
@@ -180,7 +181,7 @@ class PmtilesReader:
         """Return a gzip member, at most `limit` bytes of it."""
         decoder = zlib.decompressobj(wbits=31)
         try:
-            data = decoder.decompress(self._view[offset : offset + length], limit)
+            data = decoder.decompress(bytes(self._view[offset : offset + length]), limit)
         except zlib.error as error:
             raise self._damaged(f"at byte {offset}: {error}") from None
         # A second member would be inflated by the package without any bound.

@@ -173,6 +173,7 @@ def run(
     from ..core.engine import describe
     from .camera_open import live_kind
     from .frames import LiveOptions, parse_mode
+    from .pack_watch import watched
     from .pipeline import FixMaker, Localiser, run_frames
     from .rate import between_frames, while_awaited
     from .tracker import Tracker
@@ -203,6 +204,7 @@ def run(
         if tracker is not None and rate is not None:
             fill_in = while_awaited if is_live else between_frames
             results = fill_in(results, tracker, rate)
+        results = watched(results, pack)
         keep = known_truth is not None or plot is not None
         total = min(source.count or 0, max_frames or source.count or 0)
         say(f"encoder: {describe(engine)}")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import struct
 import subprocess
@@ -182,6 +183,33 @@ def test_a_file_that_is_cut_short_while_it_is_open_is_refused(tmp_path: Path) ->
         f"replaced by rename{REMEDY}\n"
     )
     assert (run.returncode, run.stdout, run.stderr) == (0, 2 * told, "")
+
+
+def test_what_was_read_stays_and_nothing_more_is_read_of_a_file_written_over(
+    tmp_path: Path,
+) -> None:
+    path = _write(tmp_path, DATA)
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+    container = open_container(path)
+    data, part = container.read("last"), container.part("first")
+    assert data.readonly and bytes(part) == SECTIONS["first"]
+    path.write_bytes(DATA[::-1])
+    assert bytes(data) == SECTIONS["last"]
+    told = "was written over while it was open; a file in use is replaced by rename (mv)"
+    for read in (lambda: bytes(part), lambda: container.read("first")):
+        with pytest.raises(IntegrityError) as error:
+            read()
+        assert str(error.value) == f"{path}: {told}"
+    assert container.fate() == "was written over while it was open"
+
+
+@pytest.mark.parametrize("use", ["section", "read", "part"])
+def test_a_section_that_is_wrong_is_used_in_no_way(tmp_path: Path, use: str) -> None:
+    container = open_container(_write(tmp_path, DATA[:-1] + b"?"))
+    getattr(container, use)("first")
+    for _ in range(2):
+        with pytest.raises(IntegrityError, match="section last does not match its SHA-256"):
+            getattr(container, use)("last")
 
 
 def test_a_missing_section_is_refused(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
 import re
+import shutil
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -179,6 +181,26 @@ def test_closed_pack_is_no_longer_searched(content: Content, path: Path) -> None
         pass
     with pytest.raises(InputError, match=": level 0: the pack has 0 levels$"):
         pack.search(np.ones((1, 32), np.float32), 0, 1)
+
+
+def test_a_pack_that_was_verified_answers_the_same_whatever_becomes_of_its_file(
+    content: Content, path: Path, tmp_path: Path
+) -> None:
+    copied = tmp_path / "p.s4gpack"
+    shutil.copy(path, copied)
+    os.utime(copied, (1_000_000_000, 1_000_000_000))
+    queries = np.random.default_rng(0).standard_normal((4, 32)).astype(np.float32)
+    with open_pack(copied) as pack:
+        pack.verify()
+
+        def answers() -> list[np.ndarray]:
+            return [*pack.search(queries, 0, 5), *pack.search_within(queries, 0, 0.0, 0.0, 100.0)]
+
+        before = answers()
+        assert pack.fate() is None
+        copied.write_bytes(bytes(copied.stat().st_size))
+        assert all(map(np.array_equal, before, answers()))
+        assert pack.fate() == "was written over while it was open"
 
 
 @settings(max_examples=200)

@@ -1,7 +1,8 @@
 """The container: a fixed header, a JSON manifest, sections; a SHA-256 over every byte.
 
-Byte by byte in docs/pack-format.md. Nothing here knows what the sections mean. A file is mapped,
-not read: header and manifest are verified when it is opened, a section when it is first used.
+Byte by byte in docs/pack-format.md. Nothing here knows what the sections mean. Header and manifest
+are verified when a file is opened, a section when it is first used. Tools map sections, which takes
+no memory; who must outlive whatever becomes of the file reads them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import InputError, IntegrityError
+from ..core.open_file import FilePart, OpenFile
 
 # Like PNG's: a byte above 127, the name, and line ends that a transfer as text would change.
 MAGIC = b"\x89S4GP\r\n\x1a"
@@ -33,6 +35,7 @@ _ALIGN = 64
 _MAX_MANIFEST_BYTES = 16 << 20
 MAX_SECTIONS = 4096
 _MAX_NAME = 64
+_HASHED_BYTES = 1 << 20  # at once
 
 Buffer = bytes | memoryview
 
@@ -71,9 +74,10 @@ class Container:
         seal: the signature it carries, unchecked, or None.
     """
 
-    def __init__(self, path: Path, data: Buffer) -> None:
-        """See `open_container`."""
-        self.path = path
+    def __init__(self, file: OpenFile, data: Buffer) -> None:
+        """See `open_container`; `data` is the file, mapped."""
+        path = self.path = file.path
+        self._file: OpenFile | None = file
         self._view = memoryview(data)
         self._lock = threading.Lock()
         self._verified: set[str] = set()
@@ -102,10 +106,53 @@ class Container:
         view = self._view[entry.start : entry.start + entry.length]
         with self._lock:
             if name not in self._verified:
-                if hashlib.sha256(view).hexdigest() != entry.sha256:
-                    raise damaged(self.path, f"section {name} does not match its SHA-256")
-                self._verified.add(name)
+                self._check(name, hashlib.sha256(view))
         return view
+
+    def read(self, name: str) -> memoryview:
+        """Return a section's bytes in memory of their own, verified there: they stay as they are.
+
+        Raises:
+            IntegrityError: as `section`, or the file was written over since it was opened.
+        """
+        part = self._part(name)
+        data = memoryview(bytearray(len(part)))
+        part.read_into(data)
+        with self._lock:
+            self._check(name, hashlib.sha256(data))
+        return data.toreadonly()
+
+    def part(self, name: str) -> FilePart:
+        """Return a section to be read piece by piece, verified when it is asked for first.
+
+        Raises:
+            IntegrityError: as `read`; so may what is read from it.
+        """
+        part = self._part(name)
+        with self._lock:
+            if name not in self._verified:
+                digest, block = hashlib.sha256(), memoryview(bytearray(_HASHED_BYTES))
+                for start in range(0, len(part), _HASHED_BYTES):
+                    piece = part[start : start + _HASHED_BYTES]
+                    piece.read_into(block[: len(piece)])
+                    digest.update(block[: len(piece)])
+                self._check(name, digest)
+        return part
+
+    def fate(self) -> str | None:
+        """Return what became of the file since it was opened, None while it is as it was."""
+        return None if self._file is None else self._file.fate()
+
+    def _part(self, name: str) -> FilePart:
+        entry = self._entries.get(name)
+        if entry is None or self._file is None:
+            raise damaged(self.path, f"section {name} is missing")
+        return FilePart(self._file, entry.start, entry.length)
+
+    def _check(self, name: str, digest: hashlib._Hash) -> None:
+        if digest.hexdigest() != self._entries[name].sha256:
+            raise damaged(self.path, f"section {name} does not match its SHA-256")
+        self._verified.add(name)
 
     def _check_length(self) -> None:
         """Refuse a file that was cut short since: to touch what is gone would end the process."""
@@ -116,18 +163,18 @@ class Container:
             )
 
     def verify(self) -> None:
-        """Verify every section, known or not.
+        """Verify every section that is not yet, known or not.
 
         Raises:
             IntegrityError: one does not match its SHA-256.
         """
         for name in self.names:
-            self.section(name)
+            self.part(name)
 
     def close(self) -> None:
         """Let go of the file; views of its sections keep it open until they are gone."""
         self._view.release()
-        self._entries = {}
+        self._entries, self._file = {}, None
 
 
 def open_container(path: Path) -> Container:
@@ -137,16 +184,13 @@ def open_container(path: Path) -> Container:
         InputError: there is no such file, it cannot be read, or its format is too new.
         IntegrityError: it is no pack, or its head is damaged, cut short or altered.
     """
-    try:
-        with path.open("rb") as file:
-            if not (head := file.read(len(MAGIC))):
-                raise IntegrityError(f"{path}: the file is empty; build it again with s4g-pack")
-            if head != MAGIC[: len(head)]:
-                raise _foreign(path, head)
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    return Container(path, memoryview(data))
+    file = OpenFile(path)
+    head = bytes(FilePart(file, 0, min(file.size, len(MAGIC))))
+    if not head:
+        raise IntegrityError(f"{path}: the file is empty; build it again with s4g-pack")
+    if head != MAGIC[: len(head)]:
+        raise _foreign(path, head)
+    return Container(file, memoryview(file.map()))
 
 
 def encode_container(

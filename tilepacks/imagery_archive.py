@@ -19,6 +19,7 @@ from ..core.errors import InputError, IntegrityError
 from ..core.files import atomic_file
 from ..core.geo import TILE_SIZE_PX, BBox
 from ..core.ground import GroundSource
+from ..core.open_file import Archive
 from ..core.pmtiles_directory import Entries, Ints, decode_directory, first_id
 from ..core.pmtiles_write import (
     CLUSTERED,
@@ -47,10 +48,10 @@ _E7 = 1e7
 class Parts:
     """Where an archive's parts lie: views of root directory, metadata, leaves and tile data."""
 
-    root: memoryview
-    metadata: memoryview
-    leaves: memoryview
-    data: memoryview
+    root: Archive
+    metadata: Archive
+    leaves: Archive
+    data: Archive
     entries: int
     contents: int
 
@@ -77,7 +78,7 @@ def write_archive(
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
-def open_archive(view: memoryview, record: ImageryRecord, bounds: BBox, name: str) -> GroundSource:
+def open_archive(view: Archive, record: ImageryRecord, bounds: BBox, name: str) -> GroundSource:
     """Serve an archive as imagery; closing it releases `view`.
 
     Args:
@@ -101,7 +102,7 @@ def open_archive(view: memoryview, record: ImageryRecord, bounds: BBox, name: st
     return PyramidGround(reader)
 
 
-def check_archive(view: memoryview, record: ImageryRecord, bounds: BBox) -> None:
+def check_archive(view: Archive, record: ImageryRecord, bounds: BBox) -> None:
     """Check every directory of an archive, and that every tile begins as a WebP of 256 px.
 
     Raises:
@@ -119,7 +120,7 @@ def check_archive(view: memoryview, record: ImageryRecord, bounds: BBox) -> None
                 )
 
 
-def archive_parts(view: memoryview, record: ImageryRecord, bounds: BBox) -> Parts:
+def archive_parts(view: Archive, record: ImageryRecord, bounds: BBox) -> Parts:
     """Check an archive's header against the manifest, and return its parts.
 
     Raises:
@@ -127,7 +128,7 @@ def archive_parts(view: memoryview, record: ImageryRecord, bounds: BBox) -> Part
     """
     if len(view) < HEADER.size:
         raise ValueError(f"{_SECTION} has {len(view)} bytes, the header alone {HEADER.size}")
-    magic, version, *rest = HEADER.unpack_from(view)
+    magic, version, *rest = HEADER.unpack(bytes(view[: HEADER.size]))
     places, (tiles, entries, contents), kinds, zooms, corners = (
         tuple(rest[a:b]) for a, b in ((0, 8), (8, 11), (11, 15), (15, 17), (17, 21))
     )
@@ -205,9 +206,9 @@ def _directories(parts: Parts) -> Iterator[Entries]:
         yield leaf
 
 
-def _directory(data: memoryview) -> Entries:
+def _directory(data: Archive) -> Entries:
     try:
-        found = decode_directory(data)
+        found = decode_directory(bytes(data))
     except ValueError as error:
         raise ValueError(f"{_SECTION}: {error}") from None
     if not len(found):

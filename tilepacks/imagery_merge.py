@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.geo import BBox
+from ..core.open_file import Archive
 from ..core.pmtiles_directory import Ints, first_id, tile_places
 from ..core.pmtiles_write import TileTable, digests_of
 from ..core.tile_pyramid import tile_range
@@ -101,7 +102,7 @@ def merge_imagery(
 class _Part:
     """The tiles of a pack: numbers, ascending, and where their bytes lie in `data`."""
 
-    data: memoryview
+    data: Archive
     ids: Ints
     offsets: Ints
     lengths: Ints

@@ -138,8 +138,8 @@ class Pack:
         Raises:
             IntegrityError: something is damaged or altered.
         """
-        self.container.verify()
         self.prepare()
+        self.container.verify()
         _ = self._centers_m
         self.overview()
         self._verify_imagery()
@@ -233,7 +233,7 @@ class Pack:
         if record is None:
             return None
         try:
-            image = decode_overview(bytes(self.container.section("overview")), record)
+            image = decode_overview(bytes(self.container.read("overview")), record)
         except ValueError as error:
             raise damaged(self.path, str(error)) from None
         return image, record.west_m, record.north_m, record.gsd_m
@@ -242,7 +242,8 @@ class Pack:
         """Return the region's imagery, if any, read where it lies in the file; close it after use.
 
         The first call verifies the section, which takes as long as reading all of it. It serves on
-        after the pack is closed.
+        after the pack is closed. Where the file is cut short or written over meanwhile, reading
+        ground raises IntegrityError.
 
         Raises:
             IntegrityError: the section is damaged or altered.
@@ -250,9 +251,9 @@ class Pack:
         record = self.manifest.imagery
         if record is None:
             return None
-        view = self.container.section("imagery")
+        part = self.container.part("imagery")
         try:
-            return open_archive(view, record, self.bounds, str(self.path))
+            return open_archive(part, record, self.bounds, str(self.path))
         except ValueError as error:
             raise damaged(self.path, str(error)) from None
 
@@ -261,11 +262,19 @@ class Pack:
         if record is None:
             return
         try:
-            check_archive(self.container.section("imagery"), record, self.bounds)
+            check_archive(self.container.part("imagery"), record, self.bounds)
         except ValueError as error:
             raise damaged(self.path, str(error)) from None
         if (imagery := self.imagery()) is not None:
             imagery.close()
+
+    def fate(self) -> str | None:
+        """Return what became of the file since it was opened, None while it is as it was.
+
+        What was prepared serves on whatever it is: it lies in memory, as it was verified. Imagery
+        serves on where the file `is gone` or `was replaced`, and raises IntegrityError otherwise.
+        """
+        return self.container.fate()
 
     def close(self) -> None:
         """Let go of the file; the pack cannot be searched any more."""
@@ -308,7 +317,7 @@ class Pack:
         record = self.manifest.projection
         if record.kind == "leading":
             return Projection(record.dims)
-        matrix = np.frombuffer(self.container.section("projection"), "<f4")
+        matrix = np.frombuffer(self.container.read("projection"), "<f4")
         matrix = matrix.reshape(self.spec.embedding_dim, record.dims)
         with np.errstate(over="ignore", invalid="ignore"):
             product = matrix.T.astype(np.float64) @ matrix
@@ -395,7 +404,7 @@ class _LevelParts:
         return cells
 
     def bytes(self, name: str) -> npt.NDArray[np.uint8]:
-        data = self._container.section(self._prefix + name)
+        data = self._container.read(self._prefix + name)
         try:
             return np.frombuffer(inflate(data, self.record.count), np.uint8)
         except ValueError as error:
@@ -414,7 +423,7 @@ class _LevelParts:
 
     def _make_search(self) -> LevelSearch:
         record = self.record
-        codes = np.frombuffer(self._container.section(self._prefix + "codes"), np.int8)
+        codes = np.frombuffer(self._container.read(self._prefix + "codes"), np.int8)
         codes = codes.reshape(record.vectors, self._dims)
         shared = None
         if record.vectors < record.count:
@@ -426,7 +435,7 @@ class _LevelParts:
             inverse = inverse_lengths(codes)
             sample, index = self._read_sample(), None
             if record.search.method == "graph":
-                data = self._container.section(self._prefix + "graph")
+                data = self._container.read(self._prefix + "graph")
                 own = codes if sample is None else codes[sample]
                 index = assemble(decode_graph(data, len(own)), own, record.search.dims)
         except ValueError as error:
@@ -447,7 +456,7 @@ class _LevelParts:
         return sample
 
     def _column(self, name: str, count: int | None = None) -> npt.NDArray[np.uint32]:
-        data = self._container.section(self._prefix + name)
+        data = self._container.read(self._prefix + name)
         try:
             return decode_column(data, self.record.count if count is None else count)
         except ValueError as error:

@@ -305,6 +305,26 @@ def ground_from_patch(east_m: float, north_m: float, footprint_m: float, size_px
     )
 
 
+def sees(
+    camera: Camera, attitude: Attitude, east_m: Matrix, north_m: Matrix
+) -> npt.NDArray[np.bool_]:
+    """Tell which places on the ground the frame shows.
+
+    Args:
+        camera: intrinsics of the frame.
+        attitude: attitude and height.
+        east_m: metres from the camera's foot, any shape.
+        north_m: the same, a shape that broadcasts with it.
+
+    Raises:
+        InputError: as `ground_from_pixel`.
+    """
+    column, row = frame_points(camera, pixel_from_ground(camera, attitude), east_m, north_m)
+    inside: npt.NDArray[np.bool_] = (column >= 0) & (column <= camera.width_px - 1)
+    inside &= (row >= 0) & (row <= camera.height_px - 1)
+    return inside
+
+
 def patch_coverage(
     camera: Camera, attitude: Attitude, center_m: tuple[float, float], footprint_m: float
 ) -> float:
@@ -339,9 +359,7 @@ def patch_coverages(
     squares = np.asarray(squares_m, np.float64).reshape(-1, 3)
     steps = squares[:, 2:] * ((np.arange(cells) + 0.5) / cells - 0.5)
     east, north = (squares[:, :1] + steps)[:, None, :], (squares[:, 1:2] - steps)[:, :, None]
-    column, row = frame_points(camera, pixel_from_ground(camera, attitude), east, north)
-    inside = (column >= 0) & (column <= camera.width_px - 1)
-    inside &= (row >= 0) & (row <= camera.height_px - 1)
+    inside = sees(camera, attitude, east, north)
     seen = np.count_nonzero(inside.reshape(len(squares), -1), axis=1)
     share: Matrix = seen / cells**2
     return share

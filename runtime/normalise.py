@@ -17,6 +17,7 @@ from ..core.camera import (
     look_point_m,
     patch_coverages,
     pixel_from_ground,
+    sees,
 )
 from ..core.errors import InputError
 from ..core.warp import FrameWarp, cut_all_with_opencv, north_up_warp
@@ -41,6 +42,9 @@ WANTED_PATCHES = 5
 _SPACING = 0.35
 _STEPS = 4  # places tried to each side of the middle
 _CELLS = 12  # points per side of a place at which its coverage is judged
+# Points this far from the middle, as a share of the footprint, must be seen of a place for it to be
+# looked at closely: else more is missing than may be.
+_PROBED = 0.35
 # Grey levels of 255: night or a covered lens; overexposure.
 MIN_MEAN, MAX_MEAN = 12.0, 245.0
 # Standard deviation, grey levels: below it fog, cloud, open water, a lens cap in daylight.
@@ -48,7 +52,7 @@ MIN_CONTRAST = 3.0
 # Strong edges against the contrast: 90th percentile of the absolute Laplacian, squared, over the
 # variance. Of 2,000 tiles of nine orthophotos 99 % lie above 0.2; blurred with a sigma of 4 px
 # half of them lie below 0.017.
-MIN_SHARPNESS = 0.03
+MIN_SHARPNESS, SHARP_QUANTILE = 0.03, 0.9
 
 
 @dataclass(frozen=True)
@@ -157,10 +161,25 @@ def _covered_places(
     along = (right - middle) / np.linalg.norm(right - middle)
     up = (top - middle) / np.linalg.norm(top - middle)
     places = middle + (steps[:, None, None] * along + steps[:, None] * up).reshape(-1, 2)
+    places = places[_may_be_covered(camera, attitude, footprint_m, places)]
     squares = np.column_stack([places, np.full(len(places), footprint_m)])
     chosen = patch_coverages(camera, attitude, squares, _CELLS) >= GOOD_COVERAGE
     result: npt.NDArray[np.float64] = places[chosen]
     return result
+
+
+def _may_be_covered(
+    camera: Camera, attitude: Attitude, footprint_m: float, places: npt.NDArray[np.float64]
+) -> npt.NDArray[np.bool_]:
+    """Tell which places (N, 2) can be well covered, so that few are looked at closely.
+
+    What a frame shows is convex: where a point on a square's axis is not shown, neither is a part
+    beyond some line through it, and that is no smaller than the strip beyond a square one.
+    """
+    reach = _PROBED * footprint_m * np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])
+    probes = places[:, None] + reach
+    seen = sees(camera, attitude, probes[..., 0], probes[..., 1])
+    return np.asarray(seen.all(axis=1), np.bool_)
 
 
 def max_reduction(camera: Camera, attitude: Attitude, plan: PatchPlan, input_px: int) -> int:
@@ -208,18 +227,19 @@ def cut_patches(rgb: RGB, warps: Sequence[FrameWarp], out: RGB) -> None:
 def picture_fault(patch: RGB) -> Reason | None:
     """Return what makes a patch (S, S, 3) uint8 useless: dark, bright, uniform or blurred."""
     grey = cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY)
-    seen = grey[patch.any(axis=2)]
-    if seen.size < grey.size // 2:
+    some = patch[..., 0] | patch[..., 1] | patch[..., 2]  # what is black in all lies outside
+    if np.count_nonzero(some) < grey.size // 2:
         return Reason.DARK
-    mean, contrast = float(seen.mean()), float(seen.std())
+    mean, contrast = (float(v[0, 0]) for v in cv2.meanStdDev(grey, mask=some))
     if mean < MIN_MEAN:
         return Reason.DARK
     if mean > MAX_MEAN:
         return Reason.BRIGHT
     if contrast < MIN_CONTRAST:
         return Reason.UNIFORM
-    edges = np.abs(cv2.Laplacian(grey, cv2.CV_32F))
-    if float(np.percentile(edges, 90)) ** 2 < MIN_SHARPNESS * contrast**2:
+    edges = np.abs(cv2.Laplacian(grey, cv2.CV_16S)).ravel()
+    strong = int(SHARP_QUANTILE * (edges.size - 1))
+    if float(np.partition(edges, strong)[strong]) ** 2 < MIN_SHARPNESS * contrast**2:
         return Reason.BLURRED
     return None
 

@@ -14,6 +14,7 @@ from s4g.core.camera import (
 )
 from s4g.core.errors import InputError
 from s4g.core.warp import north_up_patch
+from s4g.runtime import normalise
 from s4g.runtime.fix import Reason
 from s4g.runtime.normalise import (
     GOOD_COVERAGE,
@@ -109,6 +110,24 @@ def test_every_plan_is_covered_and_every_refusal_has_its_reason(
         assert 1 <= len(result.centers_m) <= 5
     else:
         assert result in (Reason.TOO_LOW, Reason.TOO_HIGH)
+
+
+@given(
+    yaw=st.floats(0, 360), pitch=st.floats(-17, 17), roll=st.floats(-17, 17), agl=st.floats(40, 400)
+)
+def test_looking_closely_at_a_few_places_alone_changes_no_plan(
+    yaw: float, pitch: float, roll: float, agl: float
+) -> None:
+    attitude = Attitude(yaw, pitch, roll, agl)
+    result = plan(attitude, patches=13)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(normalise, "_PROBED", 0.0)  # of a covered place the middle is always seen
+        expected = plan(attitude, patches=13)
+    if not isinstance(result, PatchPlan) or not isinstance(expected, PatchPlan):
+        assert result is expected
+        return
+    assert (result.level, result.footprint_m) == (expected.level, expected.footprint_m)
+    assert np.array_equal(result.centers_m, expected.centers_m)
 
 
 @pytest.mark.parametrize("agl_m", [0.0, -3.0])

@@ -45,6 +45,7 @@ class Expected:
         reach_m: how far from there it may be.
         turn: number of the search, of which each tries a part of what is possible; None for all
             of it at once.
+        moves: whether to look for how the drone moved since the last frame.
     """
 
     yaw_deg: float | None = None
@@ -52,6 +53,7 @@ class Expected:
     place_m: Floats | None = None
     reach_m: float = 0.0
     turn: int | None = None
+    moves: bool = False
 
 
 ANYTHING = Expected()

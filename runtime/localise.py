@@ -38,6 +38,7 @@ from .normalise import (
     plan_patches,
     plan_warps,
 )
+from .odometry import Odometry, Step
 from .telemetry import Sample
 
 # Patches matched at first, and the most that are matched where those leave doubt. More patches are
@@ -90,6 +91,7 @@ class Finding:
         attitude: under which they were cut; None where none was likely.
         seen: the frame's middle under each attitude that was tried, where telemetry tells no
             heading or height.
+        step: how the drone moved since the last frame, where that was asked for and seen.
     """
 
     plan: PatchPlan | None = None
@@ -98,6 +100,7 @@ class Finding:
     reason: Reason | None = None
     attitude: Attitude | None = None
     seen: tuple[Seen, ...] = ()
+    step: Step | None = None
 
 
 class Localiser:
@@ -139,6 +142,9 @@ class Localiser:
         )
         side = engine.spec.input_px
         self._patches = np.zeros((max(max_patches, _SCANNED), side, side, 3), np.uint8)
+        self._odometry = Odometry()
+        self._view = np.zeros((side, side, 3), np.uint8)  # the middle of the frame
+        self._viewed: tuple[PatchPlan, float] | None = None  # ... and how that was cut
         self._warm_up()
 
     def _warm_up(self) -> None:
@@ -174,6 +180,22 @@ class Localiser:
         Raises:
             InputError: the photo is corrupt, or the lens is unknown or of another aspect (files).
         """
+        self._viewed = None
+        finding = self._find(frame, sample, clock, expected)
+        if not expected.moves:
+            return finding
+        t = frame.t if frame.t is not None else sample.t
+        step: Step | None = None
+        if self._viewed is not None and t is not None:
+            plan, agl_m = self._viewed
+            told = sample.yaw_known
+            step = self._odometry.step(
+                t, self._view, plan.footprint_m, plan.centers_m[0], agl_m, told
+            )
+        clock.done("odometry")
+        return replace(finding, step=step)
+
+    def _find(self, frame: Frame, sample: Sample, clock: StageClock, expected: Expected) -> Finding:
         camera = self._camera(frame, sample)
         if isinstance(camera, Reason):
             return Finding(reason=camera)
@@ -326,6 +348,9 @@ class Localiser:
             side = self._engine.spec.input_px
             warps = plan_warps(camera, attitude, plan, side, done, count)
             queries = self._embed(rgb, warps, clock, judge=done == 0)
+            if self._viewed is None:
+                np.copyto(self._view, self._patches[0])
+                self._viewed = plan, attitude.agl_m
             if isinstance(queries, Reason):
                 return Finding(plan, reason=queries)
             evidence = self._match(plan, queries, done, evidence, clock)

@@ -36,9 +36,9 @@ class MotionModel:
 
 
 # An autopilot's ground speed without GNSS drifts; a drone of which nothing is known turns and
-# brakes.
+# brakes, the more so the faster it flies.
 REPORTED = MotionModel(0.7, 0.03, 30.0, 0.3)
-UNKNOWN = MotionModel(12.0, 0.0, 5.0, 0.0)
+UNKNOWN = MotionModel(10.0, 0.5, 5.0, 0.0)
 
 
 class Tail:
@@ -86,13 +86,20 @@ class Tail:
         step[2, 2] = step[3, 3] = keep
         self.state = step @ self.state
         self.state[:2] += np.asarray(velocity_mps) * seconds
-        speed = float(np.linalg.norm(velocity_mps))
+        speed = float(np.linalg.norm(self.state[2:] + velocity_mps))
         variance = (model.sigma_mps + model.share * speed) ** 2 * (1 - keep**2)
         noise = np.zeros((4, 4))
         noise[2, 2] = noise[3, 3] = variance
         noise[0, 0] = noise[1, 1] = (model.jitter_mps * seconds) ** 2 + variance * seconds**2 / 3
         noise[0, 2] = noise[2, 0] = noise[1, 3] = noise[3, 1] = variance * seconds / 2
         self.covariance = step @ self.covariance @ step.T + noise
+
+    def trust(self, velocity_mps: Floats, model: MotionModel) -> None:
+        """Begin with a velocity (2,) that is reported from now on, and off as a model says."""
+        speed = float(np.linalg.norm(velocity_mps))
+        self.state[2:] = 0.0
+        self.covariance[2:, :] = self.covariance[:, 2:] = 0.0
+        self.covariance[[2, 3], [2, 3]] = (model.sigma_mps + model.share * speed) ** 2
 
     def distance2(self, position_m: Floats, sigma_m: float) -> float:
         """Return the squared Mahalanobis distance of a measured position."""

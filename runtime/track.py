@@ -37,7 +37,7 @@ class Track:
         tail: position and velocity, None where no place is known.
         velocity_mps: (2,) east, north as reported; zeros where nobody knows.
         model: how far it is off.
-        steady_m: error per axis that lasts for a whole flight and that no filter averages out.
+        steady_m: error per axis besides the tail's: what lasts for a whole flight, and doubt.
         held: probability that the belief holds around the tail.
         footprint_m: side of the tiles that were matched last.
         anchored_t: time of the last match, None where there was none.

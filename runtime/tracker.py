@@ -30,6 +30,7 @@ from .locate import (
     locate_near,
     tile_probabilities,
 )
+from .odometry import WAY_SHARE, Step
 from .single import FixMaker, unknown_tilt_m
 from .tail import GATE, REPORTED, UNKNOWN, MotionModel, Tail
 from .telemetry import Sample
@@ -44,10 +45,19 @@ _LEAST_NEWS = 0.05
 # nothing tells its heading, to turn so fast.
 _SUPPOSED_MPS = 12.0
 _SUPPOSED_DEG_PER_S = 15.0
+# The least that a velocity seen in frames is off, for long.
+_SEEN_MPS = 0.1
 # Frames' worth of new ground, all agreeing, before a place is believed at first.
 _FIRST_NEWS = 3.0
 # ... and seconds of it before a place far from where the drone was known to be.
 _JUMP_S = 10.0
+# A place this near, in footprints, is taken up sooner: a drone turns more sharply than was thought
+# more often than it is carried away.
+_NEAR_FOOTPRINTS, _NEAR_JUMP_S = 3.0, 3.0
+# What frames surely see contradicts a place beyond this squared distance (0.03 % by chance).
+_CONTRADICTION = 16.0
+# A circular Gaussian keeps 95 % within so many standard deviations.
+_R95_PER_SIGMA = 2.448
 _TAKEN_MASS = 0.99
 # Probability a second that all is wrong.
 _LEAK_PER_S = 1e-3
@@ -57,7 +67,7 @@ _GONE_FOOTPRINTS = 3.0
 _ANCHOR_MASS = 0.5
 # Of the attitude's error half stays the same for a whole flight, and no filter averages it out.
 _STEADY_TILT = 0.5
-# A heading or height that was found is looked for nearby this long without a match.
+# A heading or height that was found is looked for nearby after frames without a picture this long.
 _POSE_S = 1.0
 # After a longer gap between frames nothing is known any more.
 _LONGEST_GAP_S = 60.0
@@ -104,10 +114,12 @@ class Tracker:
         self._t: float | None = None
         self._period_s = 0.0
         self._velocity: Floats | None = None
+        self._model = UNKNOWN
         self._moved_m = math.inf  # since the last frame that was weighed
         self._news = 0.0
         self._anchor_t: float | None = None
         self._doubted_t: float | None = None  # since when frames see another place
+        self._doubt_m = 0.0  # error per axis if they are right and it is near
         self._footprint_m = smallest_m
         self.resets = 0
         self.track: Track | None = None
@@ -118,7 +130,7 @@ class Tracker:
         if t is None:
             return ANYTHING
         self._searches += 1
-        expected = Expected(turn=self._searches)
+        expected = Expected(turn=self._searches, moves=_reported(sample) is None)
         if self._pose is not None:
             expected = replace(expected, yaw_deg=self._pose.yaw_deg, agl_m=self._pose.agl_m)
         # Frames that contradict what is believed are looked at without prejudice.
@@ -133,7 +145,7 @@ class Tracker:
         """Return what is said of a frame that cannot be looked at, or of none at all."""
         if t is None:
             return self._single.without(frame, t, file, reason)
-        self._predict(t, None)
+        self._predict(t, None, None)
         return self._conclude(t, self._bare(frame, t, file, reason))
 
     def fix(self, frame: Frame, sample: Sample, finding: Finding) -> Fix:
@@ -141,7 +153,10 @@ class Tracker:
         t = frame.t if frame.t is not None else sample.t
         if t is None:
             return self._single.fix(frame, sample, finding)
-        self._predict(t, sample)
+        # Between views of which one was cut under a wrong heading or height nothing is to be seen.
+        told = sample.yaw_known and sample.agl_known
+        found = finding.reason is None and self._pose is not None and self._pose_t == self._t
+        self._predict(t, sample, finding.step if told or found else None)
         self._know_headings(sample)
         if finding.plan is not None and finding.evidence is not None:
             self._weigh(t, sample, finding, finding.evidence)
@@ -176,7 +191,6 @@ class Tracker:
         if tail is not None:
             east, north = tail.position_m
             held = self._belief.mass_within(float(east), float(north), self._reach_m(tail))
-        reported = self._velocity is not None
         self.track = Track(
             self._pack.frame,
             self._bounds_m,
@@ -184,8 +198,8 @@ class Tracker:
             fix,
             tail,
             self._velocity if self._velocity is not None else np.zeros(2),
-            REPORTED if reported else UNKNOWN,
-            self._steady_m,
+            self._model,
+            math.hypot(self._steady_m, self._doubt_m),
             held,
             self._footprint_m,
             self._anchor_t,
@@ -193,15 +207,17 @@ class Tracker:
         )
         return self.track.said()
 
-    def _predict(self, t: float, sample: Sample | None) -> None:
+    def _predict(self, t: float, sample: Sample | None, step: Step | None) -> None:
         seconds = self._passed_s(t)
-        velocity, model, turned_mps = self._motion(sample)
+        velocity, turned_mps = self._motion(sample, step)
+        model = self._model
         if seconds == 0:
             return
         # A turn between two frames is known at its ends alone.
         turn_m = turned_mps * seconds / 4
         speed = float(np.linalg.norm(velocity))
-        unsure_m = math.hypot((model.sigma_mps + model.share * speed) * seconds, turn_m)
+        unsure_mps = math.hypot(model.sigma_mps + model.share * speed, model.jitter_mps)
+        unsure_m = math.hypot(unsure_mps * seconds, turn_m)
         moved = velocity if self._tail is None else velocity + self._tail.state[2:]
         self._belief.predict(moved * seconds, unsure_m, _LEAK_PER_S * seconds)
         if self._belief.headings > 1:
@@ -210,7 +226,7 @@ class Tracker:
             self._tail.predict(velocity, seconds, model)
             self._tail.covariance[[0, 1], [0, 1]] += turn_m**2
             if self._tail.sigma_m > _GONE_FOOTPRINTS * self._footprint_m:
-                self._tail = self._doubted_t = None
+                self._tail, self._doubted_t, self._doubt_m = None, None, 0.0
         if self._velocity is None:
             known = 0.0 if self._tail is None else float(np.linalg.norm(self._tail.state[2:]))
             speed = max(known, _SUPPOSED_MPS)
@@ -232,26 +248,34 @@ class Tracker:
         else:
             self._belief = Belief(*self._cells)
             self._tail = self._velocity = self._pose = self._doubted_t = None
-            self._news, self._moved_m = 0.0, math.inf
+            self._news, self._moved_m, self._doubt_m = 0.0, math.inf, 0.0
             return 0.0
         return self._period_s
 
-    def _motion(self, sample: Sample | None) -> tuple[Floats, MotionModel, float]:
-        """Return the mean velocity since the last frame, its model, and how much it changed."""
-        if sample is None or sample.vel_e_mps is None or sample.vel_n_mps is None:
+    def _motion(self, sample: Sample | None, step: Step | None) -> tuple[Floats, float]:
+        """Return the mean velocity since the last frame, and how much it changed.
+
+        What telemetry reports comes first, then what the frames show, then what was last known.
+        """
+        before, now = self._velocity, None if sample is None else _reported(sample)
+        model = REPORTED
+        if now is None and step is not None:
+            now = step.moved_m / step.seconds
+            model = _seen(step)
+        self._velocity, self._model = now, model
+        if now is None:
             # Nobody reports it any more: what it was last becomes the tail's own.
-            if self._tail is not None and self._velocity is not None:
-                self._tail.state[2:] += self._velocity
-            self._velocity = None
-            return np.zeros(2), UNKNOWN, 0.0
-        now = np.array([sample.vel_e_mps, sample.vel_n_mps])
-        if not np.isfinite(now).all():
-            return self._motion(None)
-        if self._tail is not None and self._velocity is None:
-            self._tail.state[2:] -= now
-        before = now if self._velocity is None else self._velocity
-        self._velocity = now
-        return (now + before) / 2, REPORTED, float(np.linalg.norm(now - before))
+            if self._tail is not None and before is not None:
+                self._tail.state[2:] += before
+            self._model = UNKNOWN
+            return np.zeros(2), 0.0
+        if before is None:
+            if self._tail is not None:
+                self._tail.trust(now, model)
+            before = now
+        if model is not REPORTED:
+            return now, 0.0
+        return (now + before) / 2, float(np.linalg.norm(now - before))
 
     def _weigh(self, t: float, sample: Sample, finding: Finding, evidence: Evidence) -> None:
         """Take in a frame."""
@@ -305,8 +329,8 @@ class Tracker:
         sure = finding.reason is None or self._anchor_t == t
         if finding.seen and finding.attitude is not None and sure:
             self._pose, self._pose_t = finding.attitude, t
-        elif (sample.yaw_known and sample.agl_known) or t - self._pose_t > _POSE_S:
-            self._pose = None
+        elif finding.evidence is not None or t - self._pose_t > _POSE_S:
+            self._pose = None  # it has turned or climbed, or telemetry tells it again
 
     def _correct(
         self,
@@ -337,38 +361,62 @@ class Tracker:
     def _doubt(self, t: float, finding: Finding, anchored: bool) -> None:
         """Remember since when frames surely see another place than the tail's."""
         if self._tail is None or anchored:
-            self._doubted_t = None
+            self._doubted_t, self._doubt_m = None, 0.0
             return
         seen = finding.estimate
         if seen is None or not seen.is_certain:
             return
-        away_m = math.dist((seen.east_m, seen.north_m), tuple(self._tail.position_m))
-        if away_m > self._reach_m(self._tail) and self._doubted_t is None:
+        place = np.array([seen.east_m, seen.north_m])
+        if self._tail.distance2(place, seen.sigma_m) <= _CONTRADICTION:
+            return
+        if self._doubted_t is None:
             self._doubted_t = t
+        away_m = math.dist(place, self._tail.position_m)
+        if away_m <= _NEAR_FOOTPRINTS * self._footprint_m:
+            self._doubt_m = max(self._doubt_m, away_m / _R95_PER_SIGMA)
 
     def _take_up(self, t: float) -> bool:
         """Start the tail where the belief has gathered, or move it there after long doubt."""
         if self._news < _FIRST_NEWS:
             return False
         doubted_s = 0.0 if self._doubted_t is None else t - self._doubted_t
-        if self._tail is not None and doubted_s < _JUMP_S:
+        if self._tail is not None and doubted_s < _NEAR_JUMP_S:
             return False
         mode = self._belief.mode(MODE_REACH * self._footprint_m)
         if mode.mass < _TAKEN_MASS:
             return False
         if self._tail is not None:
-            apart_m = math.dist((mode.east_m, mode.north_m), tuple(self._tail.position_m))
-            if apart_m <= self._reach_m(self._tail):
+            place = np.array([mode.east_m, mode.north_m])
+            if self._tail.distance2(place, mode.spread_m) <= _CONTRADICTION:
+                return False
+            near_m = _NEAR_FOOTPRINTS * self._footprint_m
+            if doubted_s < _JUMP_S and math.dist(place, self._tail.position_m) > near_m:
                 return False
             self.resets += 1
         sigma_m = max(mode.spread_m, self._belief.cell_m / 2)
-        model = UNKNOWN if self._velocity is None else REPORTED
-        self._tail = Tail(mode.east_m, mode.north_m, sigma_m, model)
-        self._anchor_t, self._doubted_t = t, None
+        self._tail = Tail(mode.east_m, mode.north_m, sigma_m, self._model)
+        if self._velocity is not None:
+            self._tail.trust(self._velocity, self._model)
+        self._anchor_t, self._doubted_t, self._doubt_m = t, None, 0.0
         return True
 
     def _reach_m(self, tail: Tail) -> float:
         return MODE_REACH * self._footprint_m + 3 * tail.sigma_m
+
+
+def _reported(sample: Sample) -> Floats | None:
+    """Return the velocity (2,) east, north that telemetry tells, None where it tells none."""
+    if sample.vel_e_mps is None or sample.vel_n_mps is None:
+        return None
+    velocity = np.array([sample.vel_e_mps, sample.vel_n_mps])
+    return velocity if np.isfinite(velocity).all() else None
+
+
+def _seen(step: Step) -> MotionModel:
+    """Return how far a velocity that frames show is off."""
+    lasting_m = WAY_SHARE * float(np.linalg.norm(step.moved_m))
+    rest_m = math.sqrt(max(step.sigma_m**2 - lasting_m**2, 0.0))
+    return MotionModel(_SEEN_MPS, WAY_SHARE, REPORTED.correlation_s, rest_m / step.seconds)
 
 
 def _implied(evidence: Evidence, own: Floats) -> Implied:

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,9 +17,11 @@ from s4g.core.warp import FrameWarp, cut_with_opencv
 from s4g.runtime import localise, locate, pipeline
 from s4g.runtime.fix import Fix, Reason, State
 from s4g.runtime.frames import Frame, Outage, PhotoFiles
+from s4g.runtime.hypotheses import Expected
 from s4g.runtime.intrinsics import Lens
 from s4g.runtime.locate import Estimate, Evidence
 from s4g.runtime.normalise import PatchPlan
+from s4g.runtime.odometry import Step
 from s4g.runtime.pipeline import Finding, FixMaker, Localiser, Pace, run_frames
 from s4g.runtime.score import read_truth
 from s4g.runtime.telemetry import Sample, read_telemetry
@@ -332,6 +335,29 @@ def test_a_frame_that_the_telemetry_does_not_cover_has_no_fix(pack, localiser, t
     reasons = [fix.reason for fix, _ in results]
     assert reasons == [None, None, None, Reason.NO_TELEMETRY, None, None]
     assert results[3][1] == {}
+
+
+def test_how_the_drone_moved_is_looked_for_where_that_is_asked_for(
+    pack, localiser, toy_flight, monkeypatch
+) -> None:
+    asked = []
+    step = Step(2.0, np.array([24.0, 8.0]), 1.0, 0.0)
+    seen = SimpleNamespace(
+        step=lambda t, view, *how: (asked.append((t, view.copy(), *how)), step)[1]
+    )
+    monkeypatch.setattr(localiser, "_odometry", seen)
+    telemetry = read_telemetry(toy_flight.telemetry)
+    clock = pipeline.StageClock()
+    for frame in PhotoFiles(toy_flight.photos).frames():
+        sample = telemetry.at(frame)
+        assert localiser.find(frame, sample, clock).step is None
+        finding = localiser.find(frame, sample, clock, Expected(moves=True))
+        assert finding.step is step
+    assert [t for t, *_ in asked] == [0, 2, 4, 6, 8, 10]
+    t, view, footprint_m, center_m, agl_m, yaw_known = asked[-1]
+    assert (view.shape, footprint_m, agl_m, yaw_known) == ((64, 64, 3), 48.0, 100.0, True)
+    assert view.std() > 10
+    assert np.array_equal(center_m, finding.plan.centers_m[0])
 
 
 class Lacking:

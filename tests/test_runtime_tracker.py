@@ -17,6 +17,7 @@ from s4g.runtime.frames import Frame
 from s4g.runtime.localise import Finding, Seen
 from s4g.runtime.locate import Evidence, locate
 from s4g.runtime.normalise import PatchPlan
+from s4g.runtime.odometry import Step
 from s4g.runtime.telemetry import Sample
 from s4g.runtime.tracker import Start, Tracker
 
@@ -159,6 +160,20 @@ def test_after_a_short_blackout_it_goes_on_where_it_was() -> None:
     assert flight.tracker.resets == 0
 
 
+def test_after_half_a_minute_of_blackout_it_knows_how_little_it_knows() -> None:
+    flight = Flight(at_m=(-1500.0, -1500.0))
+    flight.fly(20)
+    drift = np.array([0.8, -0.5])
+    for _ in range(60):
+        flight.place_m = flight.place_m + drift * PERIOD_S  # wind that no velocity tells
+        fix = flight.step(BLIND)
+        if fix.lat is not None:
+            assert flight.error_m(fix) < fix.hpl_m
+    back = flight.fly(6)
+    assert back[-1].state is State.TRACK
+    assert flight.error_m(back[-1]) < 12
+
+
 def test_ten_seconds_of_another_place_end_in_no_fix_within_three_and_are_not_believed() -> None:
     flight = Flight()
     flight.fly(20)
@@ -297,6 +312,93 @@ def test_while_no_frame_comes_the_position_flies_on_as_fast_as_it_flew() -> None
     assert fix.state is State.TRACK
     assert flight.error_m(fix) < 8
     assert (fix.ve_mps, fix.vn_mps) == pytest.approx(tuple(flight.velocity_mps), abs=3)
+
+
+def test_how_the_drone_moved_is_seen_in_frames_where_nobody_reports_it() -> None:
+    flight = Flight(at_m=(-1500.0, -1500.0))
+
+    def stepped(finding: Finding) -> Finding:
+        moved = flight.velocity_mps * PERIOD_S + flight.rng.normal(0, 0.5, 2)
+        return replace(finding, step=Step(PERIOD_S, moved, 0.8, 0.0))
+
+    for _ in range(40):
+        place = flight.place_m + flight.velocity_mps * PERIOD_S * (flight.index > 0)
+        fix = flight.step(stepped(flight.finding(place)), velocity=False)
+    assert fix.state is State.TRACK
+    assert flight.error_m(fix) < 8
+    for _ in range(20):
+        fix = flight.step(stepped(BLIND), velocity=False)
+        assert fix.state is State.DEGRADED
+    assert flight.error_m(fix) < min(15, fix.hpl_m)
+    for _ in range(20):
+        fix = flight.step(BLIND, velocity=False)
+    assert (fix.state, fix.lat) == (State.NO_FIX, None)
+
+
+def test_a_movement_seen_under_a_guessed_heading_is_none() -> None:
+    flight = Flight()
+    flight.fly(20, velocity=False)
+    flight.unknown = ("yaw",)
+    wild = Step(PERIOD_S, np.array([-300.0, 0.0]), 0.5, 0.0)
+    fix = flight.step(replace(BLIND, step=wild), velocity=False)
+    assert flight.error_m(fix) < 20
+
+
+def test_a_place_nearby_is_not_kept_from_what_frames_surely_see() -> None:
+    """The drone was blown aside by less than a tile, which no velocity told."""
+    flight = Flight()
+    flight.fly(20)
+    flight.place_m = flight.place_m + np.array([50.0, -30.0])
+    fixes = []
+    for _ in range(16):
+        fix = flight.step()
+        fixes.append(fix)
+        if fix.lat is not None:
+            assert flight.error_m(fix) < fix.hpl_m
+    assert [fix.state for fix in fixes[-4:]] == [State.TRACK] * 4
+    assert flight.error_m(fixes[-1]) < 10
+    assert flight.tracker.resets == 1
+
+
+def test_a_pause_of_minutes_leaves_nothing_known() -> None:
+    flight = Flight()
+    flight.fly(20)
+    flight.t += 120
+    flight.place_m = np.array([-900.0, 500.0])
+    fix = flight.step(BLIND)
+    assert (fix.state, fix.lat) == (State.ACQUIRING, None)
+    assert flight.fly(10)[-1].state is State.TRACK
+
+
+def test_a_clock_that_was_set_back_makes_no_match_older_or_younger_than_it_is() -> None:
+    flight = Flight()
+    flight.fly(20)
+    flight.t -= 3600
+    ages = [fix.anchor_age_s for fix in flight.fly(4, finding=BLIND)]
+    assert ages == pytest.approx(PERIOD_S * np.arange(1, 9))
+
+
+def test_a_clock_that_stutters_moves_nothing_twice() -> None:
+    flight = Flight()
+    flight.fly(20)
+    for _ in range(10):
+        flight.t -= 2 * PERIOD_S
+        flight.step(BLIND)
+    assert flight.fly(10)[-1].state is State.TRACK
+
+
+@pytest.mark.parametrize("east_mps", [math.nan, math.inf])
+def test_a_velocity_that_is_no_number_is_not_told(east_mps: float) -> None:
+    flight = Flight()
+    flight.fly(20)
+    flight.velocity_mps, honest = np.array([east_mps, 3.0]), flight.velocity_mps
+    flight.place_m, place_m = np.zeros(2), flight.place_m
+    flight.step(BLIND, still=False)
+    flight.velocity_mps = honest
+    flight.place_m = place_m + honest * PERIOD_S
+    fix = flight.step()
+    assert fix.state is State.TRACK
+    assert flight.error_m(fix) < 10
 
 
 # ---- heading and height that telemetry does not tell ---------------------------------------------

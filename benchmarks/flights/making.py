@@ -80,12 +80,14 @@ class Seen:
 
 def flight_key(scenario: Scenario, data: Path) -> str:
     """Return what a flight is kept under."""
-    ways = scenario.route, scenario.camera, scenario.sensors, scenario.fault, scenario.start
-    made_of = [dataclasses.asdict(way) for way in ways[:3]]
-    made_of += [[dataclasses.asdict(fault) for fault in scenario.fault]]
-    start = None if scenario.start is None else dataclasses.asdict(scenario.start)
+    made_of = [
+        None if part is None else dataclasses.asdict(part)
+        for part in (
+            scenario.route, scenario.camera, scenario.sensors, scenario.start, *scenario.fault
+        )
+    ]  # fmt: skip
     code = code_of("benchmarks/flights/making.py")
-    return key_of(ground_key(scenario, data), made_of, start, scenario.seed, code)
+    return key_of(ground_key(scenario, data), made_of, scenario.seed, code)
 
 
 def make_flight(
@@ -107,7 +109,8 @@ def _make(
     scenario: Scenario, data: Path, out: Path, folder: Path, advance: Callable[[int], None]
 ) -> None:
     config = scenario.camera
-    camera = Camera.from_hfov(*config.size_px, config.hfov_deg)
+    width_px, height_px = config.size_px
+    camera = Camera.from_hfov(width_px, height_px, config.hfov_deg)
     optics = Optics(config.exposure_ms, config.exposure_ev, config.vignetting, config.noise)
     seen = folder / "seen"
     truth = folder / "truth"
@@ -203,11 +206,10 @@ def _track(scenario: Scenario, bounds: BBox, data: Path) -> Track:
     if route.visits is not None:
         return _visits(scenario, data)
     ways = _waypoints(route, bounds)
-    if len(route.agl_m) == 1:
-        return fly(ways, route.agl_m[0], route.speed_mps, fps)
-    # The height changes with the time, not with the waypoints.
     track = fly(ways, route.agl_m[0], route.speed_mps, fps)
-    return dataclasses.replace(track, agl_m=np.linspace(*route.agl_m, len(track.t)))
+    # The height changes with the time, not with the waypoints.
+    height_m = np.linspace(route.agl_m[0], route.agl_m[-1], len(track.t))
+    return dataclasses.replace(track, agl_m=height_m)
 
 
 def _waypoints(route: RouteConfig, bounds: BBox) -> Route:

@@ -284,7 +284,7 @@ def _check(scenario: Scenario, where: str) -> None:
         ("route.agl_m", route.agl_m, (1, 2)),
         ("pack.part_m", scenario.pack.part_m, (4,)),
         ("camera.size_px", scenario.camera.size_px, (2,)),
-        ("world.lake_m", scenario.world and scenario.world.lake_m, (4,)),
+        ("world.lake_m", scenario.world.lake_m if scenario.world else None, (4,)),
     )
     for name, values, expected in lengths:
         if values is not None and len(values) not in expected:

@@ -136,9 +136,8 @@ def _north_up(
 
 def _keypoints(rgb: RGB, most: int) -> tuple[Floats, npt.NDArray[np.float32]]:
     """Return columns and rows counted northwards (n, 2), and descriptors (n, 128), of a picture."""
-    seen = cv2.erode(
-        rgb.any(axis=2).astype(np.uint8), np.ones((2 * _EDGE_PX + 1,) * 2, np.uint8), borderValue=0
-    )
+    edge = np.ones((2 * _EDGE_PX + 1, 2 * _EDGE_PX + 1), np.uint8)
+    seen = cv2.erode(np.asarray(rgb.any(axis=2), np.uint8), edge, borderValue=0)
     grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
     keys, descriptors = cv2.SIFT.create(most).detectAndCompute(grey, seen)
     points = np.array([key.pt for key in keys], np.float64).reshape(-1, 2)

@@ -76,6 +76,32 @@ class TileScores(Protocol):
         """Return ids and cosines (B, k), best first."""
         ...
 
+    def search_near(
+        self,
+        queries: npt.NDArray[np.float32],
+        level: int,
+        k: int,
+        points_m: Floats,
+        radius_m: float,
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]] | None:
+        """Return the same of the tiles near a point of each query, or None where that is slower."""
+        ...
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Where the drone is supposed to be.
+
+    Attributes:
+        east_m: in the pack's frame.
+        north_m: in the pack's frame.
+        radius_m: how far off it may be.
+    """
+
+    east_m: float
+    north_m: float
+    radius_m: float
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -86,12 +112,15 @@ class Evidence:
         scores: (P, k) float32 cosines.
         tiles_m: (P, k, 2) float64 east, north of the tiles' centres in the pack's frame.
         offsets_m: (P, 2) float64 east, north of the patches' centres from the drone.
+        within: where the drone was looked for; None: in all of the pack. Of the ground beyond
+            nothing is known then, good or bad.
     """
 
     ids: npt.NDArray[np.int64]
     scores: npt.NDArray[np.float32]
     tiles_m: Floats
     offsets_m: Floats
+    within: Gate | None = None
 
 
 @dataclass(frozen=True)
@@ -132,11 +161,20 @@ def gather(
     level: int,
     queries: npt.NDArray[np.float32],
     offsets_m: Floats,
+    within: Gate | None = None,
 ) -> Evidence:
-    """Search the pack for the patches' embeddings (P, D) float32, at offsets (P, 2)."""
-    ids, scores = pack.search(queries, level, MAX_CANDIDATES)
+    """Search the pack for the patches' embeddings (P, D) float32, at offsets (P, 2).
+
+    With `within` only tiles count that put the drone there, all of them, compared exactly. Where
+    that would take longer than a search of the whole level, or no tile is there, that is done.
+    """
+    near = None
+    if within is not None:
+        points_m = offsets_m + [within.east_m, within.north_m]
+        near = pack.search_near(queries, level, MAX_CANDIDATES, points_m, within.radius_m)
+    ids, scores = near or pack.search(queries, level, MAX_CANDIDATES)
     tiles_m = np.stack([pack.east_m[ids], pack.north_m[ids]], axis=-1)
-    return Evidence(ids, scores, tiles_m, offsets_m)
+    return Evidence(ids, scores, tiles_m, offsets_m, within if near else None)
 
 
 def joined(first: Evidence, second: Evidence) -> Evidence:
@@ -146,6 +184,7 @@ def joined(first: Evidence, second: Evidence) -> Evidence:
         np.concatenate([first.scores, second.scores]),
         np.concatenate([first.tiles_m, second.tiles_m]),
         np.concatenate([first.offsets_m, second.offsets_m]),
+        first.within or second.within,
     )
 
 

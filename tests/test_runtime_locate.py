@@ -11,7 +11,9 @@ from s4g.runtime.locate import (
     MIN_MASS,
     Estimate,
     Evidence,
+    Gate,
     gather,
+    joined,
     joint_weights,
     locate,
     tile_probabilities,
@@ -53,6 +55,18 @@ class Lattice:
         scores = np.array(rows, np.float32)
         ids = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return ids.astype(np.int64), np.take_along_axis(scores, ids, axis=1)
+
+    def search_near(
+        self, queries: np.ndarray, level: int, k: int, points_m: np.ndarray, radius_m: float
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """As `search`, of the tiles near; none are where the radius is 0."""
+        if radius_m == 0:
+            return None
+        ids, scores = self.search(queries, level, len(self.east_m))
+        apart_m = np.hypot(self.east_m[ids] - points_m[:, :1], self.north_m[ids] - points_m[:, 1:])
+        scores = np.where(apart_m <= radius_m, scores, np.float32(-1))
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(ids, order, axis=1), np.take_along_axis(scores, order, axis=1)
 
 
 def find(lattice: Lattice, queries: list[int], offsets: list[tuple[float, float]]) -> Estimate:
@@ -183,3 +197,33 @@ def test_the_order_of_the_patches_does_not_matter() -> None:
     assert (one.east_m, one.north_m, one.mass) == pytest.approx(
         (other.east_m, other.north_m, other.mass)
     )
+
+
+def test_inside_a_gate_the_drone_is_found_where_it_is_and_not_where_ground_looks_alike() -> None:
+    lattice = Lattice([(-200.0, 100.0), (200.0, -100.0)], [0.9, 0.88])
+    queries, offsets = np.full((2, 1), 5.0, np.float32), np.array([[0.0, 0.0], [30.0, -40.0]])
+    gate = Gate(200.0, -100.0, 150.0)
+    evidence = gather(lattice, 0, queries, offsets, gate)
+    assert evidence.within == gate
+    seen = evidence.scores > -1
+    positions = evidence.tiles_m - offsets[:, None]
+    assert (np.hypot(*(positions[seen] - [200.0, -100.0]).T) <= 150.0).all()
+    found = locate(evidence, FOOTPRINT_M, TEMPERATURE, UNKNOWN, 100.0)
+    assert found.east_m == pytest.approx(200.0 - 15.0, abs=25.0)
+    assert found.mass > 0.9
+
+
+def test_where_looking_near_is_no_faster_all_of_the_pack_is_searched_and_says_so() -> None:
+    lattice = Lattice([(-200.0, 100.0)])
+    query, offset = np.zeros((1, 1), np.float32), np.zeros((1, 2))
+    evidence = gather(lattice, 0, query, offset, Gate(200.0, -100.0, 0.0))
+    assert evidence.within is None
+    assert evidence.tiles_m[0, 0] == pytest.approx([-200.0, 100.0])
+
+
+def test_evidence_of_which_a_part_is_from_inside_a_gate_is_from_inside_it() -> None:
+    lattice, gate = Lattice([(0.0, 0.0)]), Gate(0.0, 0.0, 100.0)
+    query, offset = np.zeros((1, 1), np.float32), np.zeros((1, 2))
+    inside, whole = (gather(lattice, 0, query, offset, within) for within in (gate, None))
+    assert [joined(inside, whole).within, joined(whole, inside).within] == [gate, gate]
+    assert joined(whole, whole).within is None

@@ -183,6 +183,60 @@ def test_closed_pack_is_no_longer_searched(content: Content, path: Path) -> None
         pack.search(np.ones((1, 32), np.float32), 0, 1)
 
 
+@settings(max_examples=50)
+@given(st.data())
+def test_a_search_near_finds_what_comparing_all_tiles_there_finds(
+    pack: Pack, data: st.DataObject
+) -> None:
+    level = data.draw(st.integers(0, 1), "level")
+    radius_m = data.draw(st.floats(0, 150), "radius")
+    places = st.floats(-150, 150)
+    points_m = np.array(data.draw(st.lists(st.tuples(places, places), min_size=3, max_size=3)))
+    seed = data.draw(st.integers(0, 9), "seed")
+    queries = np.random.default_rng(seed).standard_normal((3, 32)).astype(np.float32)
+    found = pack.search_near(queries, level, 7, points_m, radius_m)
+    if found is None:
+        return
+    for query, (east, north), ids, scores in zip(queries, points_m, *found, strict=True):
+        all_ids, surface = pack.search_within(query[None], level, east, north, radius_m)
+        best = np.argsort(-surface[0], kind="stable")[:7]
+        assert (ids[: len(best)] == all_ids[best]).all()
+        np.testing.assert_allclose(scores[: len(best)], surface[0, best], atol=1e-6)
+        assert (scores[len(best) :] == -1).all()
+
+
+def test_a_search_near_is_left_to_the_search_of_all_where_that_is_faster(pack: Pack) -> None:
+    queries = np.ones((1, 32), np.float32)
+    exact, graph = pack.levels[1], pack.levels[0]
+    assert [record.search.method for record in pack.manifest.levels] == ["graph", "exact"]
+    one = np.array([[pack.east_m[exact.first], pack.north_m[exact.first]]])
+    few = pack.search_near(queries, 1, 10_000, one, 10.0)
+    assert few is not None and few[0].shape == (1, exact.count)
+    assert (few[0][0, 0], few[1][0, 1]) == (exact.first, -1)
+    assert pack.search_near(queries, 1, 3, one, 5000.0) is None  # all of them
+    assert pack.search_near(queries, 1, 3, one + 5000.0, 10.0) is None  # none at all
+    found = pack.search_near(queries, 0, 3, one, 5000.0)  # all of them, but a graph takes longer
+    assert found is not None and (found[0] < graph.count).all()
+
+
+@pytest.mark.parametrize(
+    ("point_m", "radius_m", "message"),
+    [
+        ((0.0, 0.0), -1.0, "radius -1 m: expected a number from 0"),
+        ((np.nan, 0.0), 50.0, "point nan, 0 m: expected metres in the pack's frame"),
+    ],
+)
+def test_a_search_near_nowhere_is_refused(
+    pack: Pack, point_m: tuple[float, float], radius_m: float, message: str
+) -> None:
+    queries = np.ones((1, 32), np.float32)
+    with pytest.raises(InputError) as error:
+        pack.search_near(queries, 0, 3, np.array([point_m]), radius_m)
+    assert str(error.value) == f"{pack.path}: {message}"
+    with pytest.raises(InputError, match=": k 0: expected at least 1$"):
+        pack.search_near(queries, 0, 0, np.zeros((1, 2)), 50.0)
+
+
 def test_a_pack_that_was_verified_answers_the_same_whatever_becomes_of_its_file(
     content: Content, path: Path, tmp_path: Path
 ) -> None:

@@ -168,6 +168,44 @@ class Pack:
         ids, scores = part.search.search(self._vectors(queries), k)
         return ids + self.levels[level].first, scores
 
+    def search_near(
+        self, queries: Floats32, level: int, k: int, points_m: Floats, radius_m: float
+    ) -> tuple[Ids, Floats32] | None:
+        """Find the tiles around a point of each query that are most like it, exactly.
+
+        Args:
+            queries: (B, D) float32, embeddings of the pack's encoder.
+            level: number of the level, from 0.
+            k: tiles per query; clipped to the level's count.
+            points_m: (B, 2) east, north in the pack's frame, near each other.
+            radius_m: of tile centres around them.
+
+        Returns:
+            Tile numbers (B, k) int64 and cosines (B, k) float32, best first, -1 where fewer tiles
+            are there; None where `search` is faster, and where there is no tile at all.
+
+        Raises:
+            InputError: a query is zero, not finite or of another length, or level, k, a point or
+                the radius is wrong.
+            IntegrityError: a section is damaged or altered.
+        """
+        part = self._part(level)
+        if k < 1:
+            raise InputError(f"{self.path}: k {k}: expected at least 1")
+        vectors = self._vectors(queries)
+        middle = points_m.mean(axis=0)
+        apart_m = float(np.hypot(*(points_m - middle).T).max())
+        east, north = float(middle[0]), float(middle[1])
+        tiles = self._within(part, east, north, radius_m + apart_m)
+        if not len(tiles) or not part.search.is_slower_than(len(tiles)):
+            return None
+        own = self.levels[level]
+        ids = tiles + own.first
+        east_m, north_m = self.east_m[ids] - points_m[:, :1], self.north_m[ids] - points_m[:, 1:]
+        near = east_m**2 + north_m**2 <= radius_m**2
+        found, scores = part.search.best_of(vectors, tiles, near, min(k, own.count))
+        return found + own.first, scores
+
     def search_within(
         self, queries: Floats32, level: int, east_m: float, north_m: float, radius_m: float
     ) -> tuple[Ids, Floats32]:
@@ -303,12 +341,12 @@ class Pack:
         return self._parts[level]
 
     def _within(self, part: _LevelParts, east_m: float, north_m: float, radius_m: float) -> Ids:
-        if not 0 <= radius_m <= MAX_METRES:
-            raise InputError(f"{self.path}: radius {radius_m:g} m: expected a number from 0")
         if not (abs(east_m) <= MAX_METRES and abs(north_m) <= MAX_METRES):
             raise InputError(
                 f"{self.path}: point {east_m:g}, {north_m:g} m: expected metres in the pack's frame"
             )
+        if not 0 <= radius_m <= MAX_METRES:
+            raise InputError(f"{self.path}: radius {radius_m:g} m: expected a number from 0")
         return part.nearby.within(east_m, north_m, radius_m)
 
     @cached_property

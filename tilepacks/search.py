@@ -24,6 +24,8 @@ from .nearby import Nearby
 from .quantise import Codes, Floats32, dequantise
 from .scan import pack_codes, scan, scan_packed
 
+Marks = npt.NDArray[np.bool_]
+
 # A scan of fewer bytes than these takes a fraction of a millisecond. A graph would take less, but
 # the frame waits for neither, and the scan misses nothing.
 _SCAN_BYTES = 4 << 20
@@ -35,6 +37,11 @@ _TWINS = 4
 _BLOCK_VECTORS, _BLOCK_QUERIES = 65536, 16
 _CACHED_BYTES, _LONG = 8 << 20, 128  # where vectors are packed for the scan, and where they are not
 _GROUP, _MANY_GROUPS = 64, 8
+
+
+# Comparing so many bytes of tiles near a place takes half a millisecond for five queries at once; a
+# search of a whole level through a graph or a sample takes one (benchmarks/gate.py).
+_GATE_BYTES = 1 << 20
 
 
 def least_linked(dims: int) -> int:
@@ -72,6 +79,36 @@ class LevelSearch:
     def tiles(self) -> int:
         """Number of tiles."""
         return len(self.codes if self.vector_of_tile is None else self.vector_of_tile)
+
+    def is_slower_than(self, tiles: int) -> bool:
+        """Tell whether comparing so many tiles, picked by number, is faster than a search of all.
+
+        Packed vectors, as a scan of all has them, are compared twice as fast.
+        """
+        if self.sample is None and self.graph is None:
+            return 2 * tiles <= self.tiles
+        return bool(tiles * self.codes.shape[1] <= _GATE_BYTES)
+
+    def best_of(self, queries: Floats32, tiles: Ids, chosen: Marks, k: int) -> tuple[Ids, Floats32]:
+        """Return the best of some tiles for each query, compared exactly, best first.
+
+        Args:
+            queries: (B, D) float32, L2-normalised.
+            tiles: (T,), at least one.
+            chosen: (B, T) which of them count for each query.
+            k: tiles per query.
+
+        Returns:
+            Tile numbers (B, k) and cosines (B, k); where fewer are chosen the rest have cosine -1.
+        """
+        cosines = np.where(chosen, self.scores(queries, tiles), np.float32(-1))
+        ids = np.full((len(queries), k), tiles[0], np.int64)
+        scores = np.full((len(queries), k), -1, np.float32)
+        found = min(k, len(tiles))
+        for row, own in enumerate(cosines):
+            best = _best(own, found)
+            ids[row, :found], scores[row, :found] = tiles[best], own[best]
+        return ids, scores
 
     def search(self, queries: Floats32, k: int) -> tuple[Ids, Floats32]:
         """Return the best tiles of each query, best first.

@@ -25,6 +25,7 @@ from .locate import (
     MODE_REACH,
     OUTLIER_FLOOR,
     TILT_SIGMA_RAD,
+    Estimate,
     Evidence,
     Floats,
     locate_near,
@@ -288,7 +289,7 @@ class Tracker:
         self._news += news
         taken = self._take_up(t)
         anchored = finding.attitude is not None and (
-            self._correct(t, sample, finding.attitude, evidence, own, news) or taken
+            self._correct(t, sample, finding, evidence, own, news) or taken
         )
         self._doubt(t, finding, anchored)
 
@@ -336,7 +337,7 @@ class Tracker:
         self,
         t: float,
         sample: Sample,
-        attitude: Attitude,
+        finding: Finding,
         evidence: Evidence,
         own: Floats,
         news: float,
@@ -344,10 +345,10 @@ class Tracker:
         """Correct the tail with what the frame shows near it."""
         if self._tail is None:
             return False
-        reach_m = self._reach_m(self._tail)
-        agl_m = attitude.agl_m
+        assert finding.attitude is not None
+        reach_m, agl_m = self._reach_m(self._tail), finding.attitude.agl_m
         found = locate_near(evidence, own, self._footprint_m, agl_m, self._tail.position_m, reach_m)
-        if found is None or found.mass < _ANCHOR_MASS:
+        if found is None or (found.mass < _ANCHOR_MASS and not self._agrees(finding.estimate)):
             return False
         place = np.array([found.east_m, found.north_m])
         # Frames of much the same ground are wrong alike.
@@ -357,6 +358,13 @@ class Tracker:
         self._tail.correct(place, sigma_m)
         self._anchor_t = t
         return True
+
+    def _agrees(self, seen: Estimate | None) -> bool:
+        """Tell whether a frame by itself surely sees the tail's place."""
+        if self._tail is None or seen is None or not seen.is_certain:
+            return False
+        place = np.array([seen.east_m, seen.north_m])
+        return self._tail.distance2(place, seen.sigma_m) <= GATE
 
     def _doubt(self, t: float, finding: Finding, anchored: bool) -> None:
         """Remember since when frames surely see another place than the tail's."""

@@ -71,7 +71,7 @@ def one(country: Country, kind: str, single: bool, options: argparse.Namespace) 
         time.monotonic = time.process_time
     cv2.setNumThreads(threads)
     with open_pack(country.pack) as pack:
-        pack.verify()
+        pack.make_ready()
         engine = load_engine(None, "cpu", threads)
         lens = Lens(None, read_intrinsics(country.camera))
         localiser = Localiser(pack, engine, lens)

@@ -69,7 +69,7 @@ def soak(country: Country, minutes: float, threads: int) -> None:
     """Fly; print a row for each minute, and what memory did."""
     cv2.setNumThreads(threads)
     with open_pack(country.pack) as pack:
-        pack.verify()
+        pack.make_ready()
         engine = load_engine(None, "cpu", threads)
         localiser = Localiser(pack, engine, Lens(None, read_intrinsics(country.camera)))
         source = Circling(country.frames, minutes * _MINUTE_S)

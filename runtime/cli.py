@@ -289,7 +289,7 @@ def _pack_and_engine(
         from ..tilepacks.signature import check_signature, read_public_key
 
         check_signature(pack.container, read_public_key(signer))
-    pack.verify()  # whatever is wrong with it is found on the ground
+    pack.make_ready()  # whatever is wrong with it is found on the ground
     engine = stack.enter_context(closing(load_engine(encoder, device, threads or 0)))
     check_same_encoder(str(pack_path), pack.spec, engine.name, engine.spec)
     return pack, engine

@@ -237,6 +237,19 @@ def test_a_search_near_nowhere_is_refused(
         pack.search_near(queries, 0, 0, np.zeros((1, 2)), 50.0)
 
 
+def test_ready_is_a_pack_of_which_every_byte_is_as_it_was_written(
+    content: Content, path: Path, tmp_path: Path
+) -> None:
+    container = open_container(path)
+    for name in container.names:
+        damaged, whole = tmp_path / f"{name}.s4gpack", path.read_bytes()
+        place = whole.index(content.sections[name]) + len(content.sections[name]) // 2
+        damaged.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with open_pack(damaged) as pack, pytest.raises(IntegrityError) as error:
+            pack.make_ready()
+        assert f"section {name} does not match its SHA-256" in str(error.value)
+
+
 def test_a_pack_that_was_verified_answers_the_same_whatever_becomes_of_its_file(
     content: Content, path: Path, tmp_path: Path
 ) -> None:

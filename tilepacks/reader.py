@@ -132,8 +132,10 @@ class Pack:
             self._part(number).ready()
         _ = self.projection
 
-    def verify(self) -> None:
-        """Check every byte and every value.
+    def make_ready(self) -> None:
+        """Check every byte, and every value that a search uses; nothing of it is read again.
+
+        What else there is, the picture of the region and its imagery, is checked as it is decoded.
 
         Raises:
             IntegrityError: something is damaged or altered.
@@ -141,6 +143,14 @@ class Pack:
         self.prepare()
         self.container.verify()
         _ = self._centers_m
+
+    def verify(self) -> None:
+        """Check every byte and every value.
+
+        Raises:
+            IntegrityError: something is damaged or altered.
+        """
+        self.make_ready()
         self.overview()
         self._verify_imagery()
         for number in range(len(self.levels)):

@@ -39,9 +39,9 @@ _CACHED_BYTES, _LONG = 8 << 20, 128  # where vectors are packed for the scan, an
 _GROUP, _MANY_GROUPS = 64, 8
 
 
-# Comparing so many bytes of tiles near a place takes half a millisecond for five queries at once; a
-# search of a whole level through a graph or a sample takes one (benchmarks/gate.py).
-_GATE_BYTES = 1 << 20
+# Comparing so many bytes of tiles near a place takes a millisecond for five queries at once, and so
+# does a search of a whole level through a graph or a sample (benchmarks/gate.py).
+_GATE_BYTES = 1 << 19
 
 
 def least_linked(dims: int) -> int:
@@ -83,10 +83,10 @@ class LevelSearch:
     def is_slower_than(self, tiles: int) -> bool:
         """Tell whether comparing so many tiles, picked by number, is faster than a search of all.
 
-        Packed vectors, as a scan of all has them, are compared twice as fast.
+        Packed vectors, as a scan of all has them, are compared three times as fast.
         """
         if self.sample is None and self.graph is None:
-            return 2 * tiles <= self.tiles
+            return 3 * tiles <= self.tiles
         return bool(tiles * self.codes.shape[1] <= _GATE_BYTES)
 
     def best_of(self, queries: Floats32, tiles: Ids, chosen: Marks, k: int) -> tuple[Ids, Floats32]:

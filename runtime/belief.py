@@ -183,7 +183,13 @@ class Belief:
         self._origin_m[heading] -= drift * self.cell_m
 
     def update(
-        self, implied: Sequence[Implied | None], kernel_m: float, floor: float, weight: float
+        self,
+        implied: Sequence[Implied | None],
+        kernel_m: float,
+        floor: float,
+        weight: float,
+        within: tuple[float, float, float] | None = None,
+        held: float = 0.0,
     ) -> None:
         """Take in what a frame says.
 
@@ -195,7 +201,11 @@ class Belief:
             kernel_m: standard deviation of the kernel around a position.
             floor: the least that a patch can say against a place.
             weight: how much of the frame is news: 1 for ground not seen before.
+            within: east, north, radius of the circle in which alone was looked: how likely the
+                drone is in it stays as it is.
+            held: or becomes this, where motion has blurred some of it out.
         """
+        before = 0.0 if within is None else max(self.mass_within(*within), held)
         kernel_m = max(kernel_m, _LEAST_KERNEL_CELLS * self.cell_m)
         # All is relative to a place that no tile speaks for, so that those cells stay as they are.
         for heading, what in enumerate(implied):
@@ -205,6 +215,13 @@ class Belief:
             if len(cells):
                 flat = self._mass[heading].reshape(-1)
                 flat[cells] *= np.exp(np.minimum(weight * gain, 60.0)).astype(np.float32)
+        if within is not None:
+            after = self.mass_within(*within)
+            rest = float(self._mass.sum(dtype=np.float64)) + self.elsewhere - after
+            share = before / max(1 - before, 1e-6) * rest / max(after, 1e-30)
+            for heading in range(len(self._mass)):
+                window, squares, _, _ = self._window(heading, *within)
+                window[squares <= within[2] ** 2] *= share
         self._renew()
 
     def _gains(
@@ -266,17 +283,22 @@ class Belief:
         self, heading: int, east_m: float, north_m: float, reach_m: float
     ) -> tuple[float, Floats, float]:
         """Return the mass near a place, its first moment (2,) about it, and its second."""
-        x, y = self._axes(heading)
-        x, y = x - east_m, y - north_m
-        columns, rows = np.flatnonzero(abs(x) <= reach_m), np.flatnonzero(abs(y) <= reach_m)
-        if not (len(columns) and len(rows)):
-            return 0.0, np.zeros(2), 0.0
-        window = self._mass[heading][rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        x, y = x[columns], y[rows]
-        squares = y[:, None] ** 2 + x**2
+        window, squares, x, y = self._window(heading, east_m, north_m, reach_m)
         near = np.where(squares <= reach_m**2, window, 0.0)
         first = np.array([near.sum(axis=0) @ x, near.sum(axis=1) @ y])
         return float(near.sum()), first, float((near * squares).sum())
+
+    def _window(
+        self, heading: int, east_m: float, north_m: float, reach_m: float
+    ) -> tuple[Cells, Floats, Floats, Floats]:
+        """Return a view of the cells near a place, their squared distances, and their axes."""
+        x, y = self._axes(heading)
+        x, y = x - east_m, y - north_m
+        columns, rows = np.flatnonzero(abs(x) <= reach_m), np.flatnonzero(abs(y) <= reach_m)
+        x, y = x[columns], y[rows]
+        top, left = (int(found[0]) if len(found) else 0 for found in (rows, columns))
+        window = self._mass[heading][top : top + len(rows), left : left + len(columns)]
+        return window, y[:, None] ** 2 + x**2, x, y
 
     def _axes(self, heading: int) -> tuple[Floats, Floats]:
         height, width = self._mass.shape[1:]

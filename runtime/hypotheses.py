@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core.camera import Attitude, Camera
-from .locate import MODE_REACH, PEAK_POWER, PEAK_REACH, Evidence
+from .locate import MODE_REACH, PEAK_POWER, PEAK_REACH, Evidence, Gate
 from .normalise import MIN_DETAIL
 from .telemetry import Sample
 
@@ -41,8 +41,8 @@ class Expected:
     Attributes:
         yaw_deg: heading, None for any; only asked for where telemetry does not tell it.
         agl_m: height, None for any; the same.
-        place_m: (2,) east, north of the drone, None for any.
-        reach_m: how far from there it may be.
+        near: where the drone is likely to be, None for anywhere.
+        only_near: whether to look nowhere else.
         turn: number of the search, of which each tries a part of what is possible; None for all
             of it at once.
         moves: whether to look for how the drone moved since the last frame.
@@ -50,10 +50,15 @@ class Expected:
 
     yaw_deg: float | None = None
     agl_m: float | None = None
-    place_m: Floats | None = None
-    reach_m: float = 0.0
+    near: Gate | None = None
+    only_near: bool = False
     turn: int | None = None
     moves: bool = False
+
+    @property
+    def within(self) -> Gate | None:
+        """Where alone to look for the drone, None for the whole pack."""
+        return self.near if self.only_near else None
 
 
 ANYTHING = Expected()
@@ -109,10 +114,11 @@ def useful_heights_m(camera: Camera, footprints_m: Sequence[float], input_px: in
 def best_score(evidence: Evidence, expected: Expected) -> float:
     """Return the cosine of the middle patch's best tile, of those near the expected place."""
     scores = evidence.scores[0]
-    if expected.place_m is None:
+    gate = expected.near
+    if gate is None:
         return float(scores[0])
-    places = evidence.tiles_m[0] - evidence.offsets_m[0]
-    near = np.linalg.norm(places - expected.place_m, axis=1) <= expected.reach_m
+    east, north = (evidence.tiles_m[0] - evidence.offsets_m[0]).T
+    near = np.hypot(east - gate.east_m, north - gate.north_m) <= gate.radius_m
     return float(scores[near][0]) if near.any() else float(scores[-1])
 
 

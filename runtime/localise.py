@@ -27,7 +27,7 @@ from .hypotheses import (
     useful_heights_m,
 )
 from .intrinsics import Lens
-from .locate import Estimate, Evidence, gather, joined, locate, tile_probabilities
+from .locate import Estimate, Evidence, Gate, gather, joined, locate, tile_probabilities
 from .normalise import (
     WANTED_PATCHES,
     PatchPlan,
@@ -200,7 +200,7 @@ class Localiser:
         if isinstance(camera, Reason):
             return Finding(reason=camera)
         if sample.yaw_known and sample.agl_known:
-            return self._find_as(sample.attitude, frame, camera, clock)
+            return self._find_as(sample.attitude, frame, camera, expected.within, clock)
         seen = self._scan(frame, camera, sample, expected, clock)
         if isinstance(seen, Reason):
             return Finding(reason=seen)
@@ -210,19 +210,24 @@ class Localiser:
         if self._own(evidence).sum() < _WORTH_MORE:
             estimate = self._locate(plan, evidence, attitude)
             return Finding(plan, evidence, estimate, Reason.AMBIGUOUS, seen=tuple(seen))
-        finding = self._find_as(attitude, frame, camera, clock)
+        finding = self._find_as(attitude, frame, camera, expected.within, clock)
         return replace(self._refined(finding, sample), seen=tuple(seen))
 
     def _find_as(
-        self, attitude: Attitude, frame: Frame, camera: Camera, clock: StageClock
+        self,
+        attitude: Attitude,
+        frame: Frame,
+        camera: Camera,
+        within: Gate | None,
+        clock: StageClock,
     ) -> Finding:
-        """Match a frame of a known attitude."""
+        """Match a frame of a known attitude, looking for the drone in the whole pack or a gate."""
         plan = self._plan(camera, attitude, self._fixed_level)
         clock.done("plan")
         if isinstance(plan, Reason):
             return Finding(reason=plan)
         clock.done("decode", frame.decode_s)
-        finding = self._find_at(plan, frame, camera, attitude, clock)
+        finding = self._find_at(plan, frame, camera, attitude, within, clock)
         finer = self._next_finer(plan)
         if finding.reason is not Reason.AMBIGUOUS or finer is None:
             return finding
@@ -231,7 +236,7 @@ class Localiser:
         clock.done("plan")
         if isinstance(plan, Reason):
             return finding
-        second = self._find_at(plan, frame, camera, attitude, clock)
+        second = self._find_at(plan, frame, camera, attitude, within, clock)
         return second if second.reason is None else finding
 
     def _scan(
@@ -268,7 +273,9 @@ class Localiser:
             if isinstance(queries, Reason):
                 return queries
             for (attitude, plan), query in zip(part, queries, strict=True):
-                evidence = gather(self.pack, plan.level, query[None], plan.centers_m)
+                evidence = gather(
+                    self.pack, plan.level, query[None], plan.centers_m, expected.within
+                )
                 seen.append(Seen(attitude, plan, evidence))
             clock.done("search")
         return seen
@@ -333,7 +340,13 @@ class Localiser:
         return self._footprints_m.index(max(smaller))
 
     def _find_at(
-        self, plan: PatchPlan, frame: Frame, camera: Camera, attitude: Attitude, clock: StageClock
+        self,
+        plan: PatchPlan,
+        frame: Frame,
+        camera: Camera,
+        attitude: Attitude,
+        within: Gate | None,
+        clock: StageClock,
     ) -> Finding:
         """Match the patches of a plan: a first few, and the others where doubt remains."""
         rgb, reduction = frame.rgb(
@@ -353,7 +366,7 @@ class Localiser:
                 self._viewed = plan, attitude.agl_m
             if isinstance(queries, Reason):
                 return Finding(plan, reason=queries)
-            evidence = self._match(plan, queries, done, evidence, clock)
+            evidence = self._match(plan, queries, done, evidence, within, clock)
             estimate = self._locate(plan, evidence, attitude)
             clock.done("locate")
             done = count
@@ -400,11 +413,12 @@ class Localiser:
         queries: Embeddings,
         first: int,
         before: Evidence | None,
+        within: Gate | None,
         clock: StageClock,
     ) -> Evidence:
         """Search patches from `first` on; return what they found with what was found `before`."""
         centers_m = plan.centers_m[first : first + len(queries)]
-        evidence = gather(self.pack, plan.level, queries, centers_m)
+        evidence = gather(self.pack, plan.level, queries, centers_m, within)
         evidence = evidence if before is None else joined(before, evidence)
         clock.done("search")
         return evidence

@@ -28,6 +28,7 @@ from .locate import (
     Estimate,
     Evidence,
     Floats,
+    Gate,
     locate_near,
     tile_probabilities,
 )
@@ -60,6 +61,8 @@ _CONTRADICTION = 16.0
 # A circular Gaussian keeps 95 % within so many standard deviations.
 _R95_PER_SIGMA = 2.448
 _TAKEN_MASS = 0.99
+# Where the belief holds so much around it, tiles elsewhere are not looked at.
+_GATED_MASS = 0.99
 # Probability a second that all is wrong.
 _LEAK_PER_S = 1e-3
 # A place that is this uncertain, in footprints, is none any more: the next is taken up at once.
@@ -100,6 +103,7 @@ class Tracker:
         self._pose: Attitude | None = None  # heading and height that were found
         self._pose_t = 0.0
         self._searches = 0
+        self._gated = 0.0  # what the belief held of a gate
         self._steady_m = 0.0
         smallest_m = min(level.footprint_m for level in pack.levels)
         # A drone beyond the border may still see ground of the pack.
@@ -140,7 +144,13 @@ class Tracker:
         place = self.track.expected(t)
         if place is None or place.sigma_m > self._footprint_m:
             return expected
-        return replace(expected, place_m=place.position_m, reach_m=self._reach_m(place))
+        east, north = (float(v) for v in place.position_m)
+        near = Gate(east, north, self._reach_m(place) + self._footprint_m / 2)
+        # A frame that did not match there may show another place, and now and then one is looked
+        # at that could.
+        self._gated = self.track.held * (1 - _LEAK_PER_S * max(t - self.track.t, 0.0))
+        sure = self._anchor_t == self._t and self._gated >= _GATED_MASS
+        return replace(expected, near=near, only_near=sure)
 
     def without(self, frame: int, t: float | None, file: str | None, reason: Reason) -> Fix:
         """Return what is said of a frame that cannot be looked at, or of none at all."""
@@ -302,6 +312,8 @@ class Tracker:
         """Multiply the belief by what a frame says, under each heading that was tried."""
         kernel_m = KERNEL_SHARE * self._footprint_m
         said: list[Implied | None] = [None] * self._belief.headings
+        gate = evidence.within
+        within = None if gate is None else (gate.east_m, gate.north_m, gate.radius_m)
         chosen = 0
         if self._belief.headings > 1:
             chosen = -1 if finding.attitude is None else heading_bin(finding.attitude.yaw_deg)
@@ -312,12 +324,12 @@ class Tracker:
                 )
             if chosen >= 0:
                 said[chosen] = None
-            self._belief.update(said, kernel_m, OUTLIER_FLOOR, news)
+            self._belief.update(said, kernel_m, OUTLIER_FLOOR, news, within, self._gated)
             said = [None] * self._belief.headings
         if chosen >= 0:
             said[chosen] = _implied(evidence, own)
             share = _independent(evidence.offsets_m, self._footprint_m) / len(own)
-            self._belief.update(said, kernel_m, OUTLIER_FLOOR, news * share)
+            self._belief.update(said, kernel_m, OUTLIER_FLOOR, news * share, within, self._gated)
 
     def _know_headings(self, sample: Sample) -> None:
         """Tell headings apart where telemetry does not."""

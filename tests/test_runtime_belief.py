@@ -144,3 +144,48 @@ def test_headings_are_told_apart_by_what_each_implies() -> None:
     assert mode.heading == 1
     belief.predict(np.array([[0.0, 0.0], [0.0, 50.0], [0.0, 0.0]]), 0.0, 0.0)
     assert belief.mode(60.0).north_m == pytest.approx(mode.north_m + 50, abs=1)
+
+
+def test_looking_in_one_circle_alone_tells_nothing_of_the_ground_beyond() -> None:
+    tiles = implied(((205.0, 55.0, 0.6), (250.0, 55.0, 0.2)))
+    belief = Belief(BOUNDS_M, 10.0)
+    belief.start(200.0, 50.0, 400.0)
+    gate = (200.0, 50.0, 150.0)
+    inside, total_mass = belief.mass_within(*gate), total(belief)
+    there = belief.mass_within(205.0, 55.0, 40.0)
+    belief.update([tiles], 15.0, FLOOR, 1.0, gate)
+    assert belief.mass_within(*gate) == pytest.approx(inside, rel=1e-3)
+    assert belief.mass_within(205.0, 55.0, 40.0) > 3 * there
+    assert total(belief) == pytest.approx(total_mass)
+    belief.update([tiles], 15.0, FLOOR, 1.0, gate, held=0.99)
+    assert belief.mass_within(*gate) == pytest.approx(0.99, abs=1e-3)
+    belief.update([tiles], 15.0, FLOOR, 3.0)
+    assert belief.mass_within(*gate) > 0.995
+
+
+def test_headings_are_parted_and_put_together_again() -> None:
+    belief = Belief(BOUNDS_M, 20.0)
+    belief.start(200.0, 50.0, 100.0)
+    mass = belief.mass_within(200.0, 50.0, 60.0)
+    belief.part(4)
+    assert belief.headings == 4
+    assert belief.mass_within(200.0, 50.0, 60.0) == pytest.approx(mass)
+    seen = implied(((200.0, 50.0, 0.9),))
+    belief.update([None, seen, None, None], 20.0, FLOOR, 1.0)
+    mode = belief.mode(60.0)
+    assert (mode.heading, belief.headings) == (1, 4)
+    belief.part(1)
+    assert belief.mass_within(200.0, 50.0, 60.0) == pytest.approx(mode.mass, rel=0.02)
+
+
+def test_a_turn_that_nobody_tells_makes_neighbouring_headings_likely() -> None:
+    belief = Belief(BOUNDS_M, 20.0, headings=8)
+    belief.update([implied(((0.0, 0.0, 0.9),)), *[None] * 7], 20.0, FLOOR, 4.0)
+    before = total(belief)
+    alone = [float(part.sum()) for part in belief._mass]
+    belief.turn(0.5)
+    turned = [float(part.sum()) for part in belief._mass]
+    assert total(belief) == pytest.approx(before)
+    assert turned[0] < alone[0]
+    assert turned[1] > alone[1] and turned[7] > alone[7]
+    assert turned[4] == pytest.approx(alone[4], rel=1e-3)

@@ -21,7 +21,7 @@ from s4g.runtime.hypotheses import (
     turned,
     useful_heights_m,
 )
-from s4g.runtime.locate import Evidence
+from s4g.runtime.locate import Evidence, Gate
 from s4g.runtime.normalise import PatchPlan, plan_patches
 from s4g.runtime.telemetry import Sample
 
@@ -160,9 +160,9 @@ def test_where_the_place_is_known_only_tiles_near_it_count() -> None:
     scores = np.array([[0.8, 0.7, 0.6, 0.5]], np.float32)
     evidence = Evidence(np.zeros((1, 4), np.int64), scores, tiles, np.array([[20.0, 20.0]]))
     assert best_score(evidence, ANYTHING) == pytest.approx(0.8)
-    near = Expected(place_m=np.array([0.0, 0.0]), reach_m=15.0)
+    near = Expected(near=Gate(0.0, 0.0, 15.0))
     assert best_score(evidence, near) == pytest.approx(0.7)
-    nowhere = Expected(place_m=np.array([0.0, 800.0]), reach_m=15.0)
+    nowhere = Expected(near=Gate(0.0, 800.0, 15.0))
     assert best_score(evidence, nowhere) == pytest.approx(0.5)
 
 

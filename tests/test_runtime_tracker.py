@@ -14,6 +14,7 @@ from s4g.core.camera import Attitude
 from s4g.core.geo import BBox, LocalFrame
 from s4g.runtime.fix import Fix, Reason, State
 from s4g.runtime.frames import Frame
+from s4g.runtime.hypotheses import Expected
 from s4g.runtime.localise import Finding, Seen
 from s4g.runtime.locate import Evidence, locate
 from s4g.runtime.normalise import PatchPlan
@@ -401,6 +402,34 @@ def test_a_velocity_that_is_no_number_is_not_told(east_mps: float) -> None:
     assert flight.error_m(fix) < 10
 
 
+def expected_next(flight: Flight) -> Expected:
+    t = flight.t + PERIOD_S
+    sample = Sample(Attitude(0.0, 0.0, 0.0, AGL_M), t=t)
+    return flight.tracker.expect(Frame(flight.index, t, None, "", 640, 480, 0.0), sample)
+
+
+def test_where_the_drone_is_well_known_no_other_place_is_looked_at_but_now_and_then() -> None:
+    flight = Flight(at_m=(-1500.0, -1500.0))
+    assert expected_next(flight).within is None
+    flight.fly(20)
+    looks = []
+    for _ in range(100):
+        expected = expected_next(flight)
+        looks.append(expected.within is not None)
+        finding = flight.finding(flight.place_m + flight.velocity_mps * PERIOD_S)
+        if (gate := expected.within) is not None:
+            ahead = flight.place_m + flight.velocity_mps * PERIOD_S
+            assert math.dist((gate.east_m, gate.north_m), tuple(ahead)) < gate.radius_m / 4
+            assert gate.radius_m < 2 * FOOTPRINT_M
+            assert finding.evidence is not None
+            finding = replace(finding, evidence=replace(finding.evidence, within=gate))
+        assert flight.step(finding).state is State.TRACK
+    assert 0.7 < np.mean(looks) < 1
+    flight.step(BLIND)
+    assert expected_next(flight).within is None
+    assert expected_next(flight).near is not None
+
+
 # ---- heading and height that telemetry does not tell ---------------------------------------------
 
 
@@ -437,7 +466,7 @@ def test_a_heading_that_was_found_is_told_and_expected_of_the_next_frame() -> No
     expected = flight.tracker.expect(replace(frame, t=flight.t + PERIOD_S), nothing)
     assert expected.yaw_deg == 50.0
     ahead = flight.place_m + flight.velocity_mps * PERIOD_S
-    assert math.dist(tuple(expected.place_m), tuple(ahead)) < 8
+    assert math.dist((expected.near.east_m, expected.near.north_m), tuple(ahead)) < 8
     # A glimpse of fog changes nothing, a second of it everything but the place.
     flight.step(BLIND)
     assert flight.tracker.expect(frame, nothing).yaw_deg == 50.0
@@ -445,7 +474,7 @@ def test_a_heading_that_was_found_is_told_and_expected_of_the_next_frame() -> No
     fix = flight.step(BLIND)
     assert (fix.state, fix.heading_deg) == (State.DEGRADED, None)
     again = flight.tracker.expect(replace(frame, t=flight.t), nothing)
-    assert (again.yaw_deg, again.place_m is None) == (None, False)
+    assert (again.yaw_deg, again.near is None) == (None, False)
 
 
 def test_a_height_that_was_found_is_told_as_the_fixs_own() -> None:

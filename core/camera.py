@@ -200,15 +200,8 @@ def pixel_from_ground(camera: Camera, attitude: Attitude) -> Matrix:
 
 def apply_homography(homography: Matrix, points: npt.ArrayLike) -> Matrix:
     """Map points (N, 2) through a 3x3 homography."""
-    mapped = homogeneous(homography, points)
+    mapped = np.asarray(points, np.float64) @ homography[:, :2].T + homography[:, 2]
     return np.asarray(mapped[:, :2] / mapped[:, 2:], np.float64)
-
-
-def homogeneous(homography: Matrix, points: npt.ArrayLike) -> Matrix:
-    """Map points (N, 2) through a 3x3 homography; return (N, 3), the third not yet divided by."""
-    points = np.asarray(points, np.float64)
-    mapped: Matrix = np.column_stack([points, np.ones(len(points))]) @ homography.T
-    return mapped
 
 
 def frame_points(

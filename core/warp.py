@@ -215,4 +215,5 @@ def _reaches_behind(frame_from_patch: Matrix, size_px: int) -> bool:
     """Return whether a corner of the patch, and so part of it, lies behind the camera."""
     by_x, by_y, constant = frame_from_patch[2].tolist()
     end = size_px - 1
-    return min(0.0, by_x * end) + min(0.0, by_y * end) + constant <= 0
+    nearest: float = min(0.0, by_x * end) + min(0.0, by_y * end) + constant
+    return nearest <= 0

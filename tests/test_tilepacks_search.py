@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s4g.tilepacks import search as search_module
@@ -208,3 +208,26 @@ def test_several_threads_find_what_one_finds() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 8), st.integers(1, 3), st.integers(0, 999), st.booleans())
+def test_a_scan_that_looks_coarsely_first_misses_none_of_vectors_that_are_nearly_alike(
+    k: int, queries: int, seed: int, mapped: bool
+) -> None:
+    """Differences among the best are a tenth of what a coarse look rounds off."""
+    rng = np.random.default_rng(seed)
+    center = rng.integers(-100, 101, 64)
+    codes = (center + rng.integers(-1, 2, (1500, 64))).astype(np.int8)
+    codes[rng.permutation(1500)[:700]] = rng.integers(-127, 128, (700, 64))
+    asked = (center + rng.standard_normal((queries, 64))).astype(np.float32)
+    asked /= np.linalg.norm(asked, axis=1, keepdims=True)
+    level = toy.level_of(codes)
+    if mapped:
+        level.__dict__["_packed"] = (codes,)  # as where vectors are too many to be packed
+    found, scores = level.scan(asked, k)
+    cosines = scan(asked, codes, inverse_lengths(codes))
+    for row, own in enumerate(cosines):
+        best = np.lexsort((np.arange(len(own)), -own))[:k]
+        assert (found[row] == best).all()
+        assert (scores[row] == own[best]).all()

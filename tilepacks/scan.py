@@ -18,6 +18,7 @@ import numpy.typing as npt
 from .quantise import Codes, Floats32
 
 _PEAK = 127
+_ROUNDING = 1e-5  # of a cosine in float32, with room
 _FINE = 2 * _PEAK  # steps of the fine row in one of the coarse row
 
 
@@ -40,6 +41,35 @@ def scan_packed(queries: Floats32, packed: Any, inverse: Floats32) -> Floats32:
 
     rows, steps = _as_integers(queries)
     return _cosines(np.asarray(numkong.dots_packed(rows, packed)), steps, inverse)
+
+
+def screen(queries: Floats32, packed: Any, inverse: Floats32) -> tuple[Floats32, Floats32]:
+    """Compare queries with vectors coarsely, which takes half the time, and tell how coarsely.
+
+    Args:
+        queries: (B, D) float32, of length one.
+        packed: of `pack_codes`, N vectors, or the vectors themselves.
+        inverse: (N,) float32 of `inverse_lengths`.
+
+    Returns:
+        Likenesses (B, N) float32, and for each query (B,) how far one may be from what `scan` would
+        give it, in the same unit.
+    """
+    import numkong
+
+    rows, steps = _as_integers(queries)
+    coarse, fine = rows[: len(queries)], rows[len(queries) :].astype(np.float32)
+    if isinstance(packed, np.ndarray):
+        products = np.asarray(numkong.dots_packed(packed, numkong.dots_pack(coarse))).T
+    else:
+        products = np.asarray(numkong.dots_packed(coarse, packed))
+    likenesses = np.empty(products.shape, np.float32)
+    for row, likeness in enumerate(likenesses):
+        np.multiply(products[row], inverse, out=likeness, dtype=np.float32, casting="unsafe")
+    # What is left out is the fine row's product with a vector of length one, and float32's rounding
+    # of a likeness and a cosine.
+    bounds = np.linalg.norm(fine, axis=1) / _FINE + _ROUNDING / (_FINE * steps)
+    return likenesses, bounds.astype(np.float32)
 
 
 def scan(queries: Floats32, codes: Codes, inverse: Floats32) -> Floats32:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from .nearby import Ids as Ids
 from .nearby import Nearby
 from .quantise import Codes, Floats32, dequantise
-from .scan import pack_codes, scan, scan_packed
+from .scan import pack_codes, scan, scan_packed, screen
 
 Marks = npt.NDArray[np.bool_]
 
@@ -36,7 +36,7 @@ _TWINS = 4
 # Compared at once: the cosines of a query take 256 kB, the integer products of all of them 8 MB.
 _BLOCK_VECTORS, _BLOCK_QUERIES = 65536, 16
 _CACHED_BYTES, _LONG = 8 << 20, 128  # where vectors are packed for the scan, and where they are not
-_GROUP, _MANY_GROUPS = 64, 8
+_GROUP, _MANY_GROUPS, _FEW_GROUPS = 64, 8, 2
 
 
 # Comparing so many bytes of tiles near a place takes a millisecond for five queries at once, and so
@@ -141,7 +141,10 @@ class LevelSearch:
     def _of_sample(self, queries: Floats32, wanted: int) -> Ids | None:
         """Return the vectors (B, wanted) of the sample that are most like each query, if any."""
         if self.graph is None:
-            found, _ = _scan_blocks(queries, self._packed_sample, self._inverse_sample, wanted)
+            assert self.sample is not None
+            found, _ = _scan_blocks(
+                queries, self._packed_sample, self.codes, self.sample, self._inverse_sample, wanted
+            )
         else:
             dims = int(self.graph.dim)
             try:
@@ -176,7 +179,7 @@ class LevelSearch:
 
     def scan(self, queries: Floats32, k: int) -> tuple[Ids, Floats32]:
         """Return the best distinct vectors (B, k) by comparing with all of them; k at most V."""
-        return _scan_blocks(queries, self._packed, self.inverse, k)
+        return _scan_blocks(queries, self._packed, self.codes, None, self.inverse, k)
 
     def prepare(self) -> None:
         """Make what the first search would have to."""
@@ -255,13 +258,20 @@ def _pack_blocks(codes: Codes) -> tuple[Any, ...]:
 
 
 def _scan_blocks(
-    queries: Floats32, blocks: tuple[Any, ...], inverse: Floats32, k: int
+    queries: Floats32,
+    blocks: tuple[Any, ...],
+    codes: Codes,
+    chosen: Ids | None,
+    inverse: Floats32,
+    k: int,
 ) -> tuple[Ids, Floats32]:
     """Return the best (B, k) of vectors for queries (B, D), and their cosines.
 
     Args:
         queries: (B, D) float32, of length one.
         blocks: of `_pack_blocks`, N vectors together.
+        codes: the vectors as they were packed, or more of them.
+        chosen: (N,) which of `codes` those are; None for all.
         inverse: (N,) of all of them.
         k: at most N.
     """
@@ -273,13 +283,37 @@ def _scan_blocks(
         for number, block in enumerate(blocks):
             start = number * _BLOCK_VECTORS
             own = inverse[start : start + _BLOCK_VECTORS]
-            compare = scan if isinstance(block, np.ndarray) else scan_packed
-            for parts, scores in zip(found, compare(some, block, own), strict=True):
-                best = _best(scores, min(k, len(scores)))
-                parts.append((best + start, scores[best]))
+            if len(own) // _GROUP < _FEW_GROUPS * k:
+                compare = scan if isinstance(block, np.ndarray) else scan_packed
+                for parts, scores in zip(found, compare(some, block, own), strict=True):
+                    best = _best(scores, min(k, len(scores)))
+                    parts.append((best + start, scores[best]))
+                continue
+            for row, (likeness, bound) in enumerate(zip(*screen(some, block, own), strict=True)):
+                near = _perhaps_best(likeness, k, 2 * float(bound))
+                rows = near + start if chosen is None else chosen[near + start]
+                scores = scan(some[row : row + 1], codes[rows], own[near])[0]
+                best = _best(scores, k)
+                found[row].append((near[best] + start, scores[best]))
         for row, parts in enumerate(found, first):
             ids[row], cosines[row] = parts[0] if len(parts) == 1 else _merge(parts, k)
     return ids, cosines
+
+
+def _perhaps_best(likenesses: Floats32, k: int, margin: float) -> Ids:
+    """Return where those of (N,) are that may be the k largest, if each is off by half a margin.
+
+    Ascending; at least k. The k-th largest of the groups' largest is no more than the k-th largest.
+    """
+    groups = len(likenesses) // _GROUP
+    grouped = groups * _GROUP
+    largest = likenesses[:grouped].reshape(_GROUP, groups).max(axis=0)
+    least = np.partition(largest, groups - k)[groups - k] - margin
+    chosen = np.flatnonzero(largest >= least)
+    ids = (chosen + groups * np.arange(_GROUP)[:, None]).ravel()  # ascending
+    ids = np.concatenate([ids, np.arange(grouped, len(likenesses))])
+    found: Ids = ids[likenesses[ids] >= least]
+    return found
 
 
 def _merge(parts: list[tuple[Ids, Floats32]], k: int) -> tuple[Ids, Floats32]:

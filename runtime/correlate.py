@@ -254,6 +254,17 @@ def _second_peak(surface: Float32) -> float:
     return float(surface.max()) / max(whole, 1e-9)
 
 
+def about_middle(side_px: int, scale: float, turn_deg: float) -> npt.NDArray[np.float64]:
+    """Return the map (2, 3) that scales a picture and turns it clockwise about its middle."""
+    middle = (side_px - 1) / 2
+    return np.asarray(cv2.getRotationMatrix2D((middle, middle), -turn_deg, scale), np.float64)
+
+
+def tent_peak(low: float, top: float, high: float) -> float:
+    """Return where between three heights a tent has its top, in steps from the middle one."""
+    return (high - low) / max(2 * (top - min(low, high)), 1e-9)
+
+
 def _vertex(before: float, peak: float, after: float) -> float:
     """Return where between three samples a Gaussian has its peak, -0.5 to 0.5 from the middle."""
     low, middle, high = (math.log(max(float(v), 1e-12)) for v in (before, peak, after))

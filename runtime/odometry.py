@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from .correlate import Correlator, Detail, Grey, Match
+from .correlate import Correlator, Detail, Grey, Match, about_middle, tent_peak
 from .locate import TILT_SIGMA_RAD
 
 Floats = npt.NDArray[np.float64]
@@ -210,7 +210,7 @@ class Odometry:
         grey = view.grey
         if scale < 0.75:  # warpAffine takes no averages
             grey = np.asarray(cv2.blur(grey, (math.ceil(1 / scale),) * 2), np.uint8)
-        cv2.warpAffine(grey, _about_middle(SIDE_PX, scale, turn_deg), grey.shape, self._warped)
+        cv2.warpAffine(grey, about_middle(SIDE_PX, scale, turn_deg), grey.shape, self._warped)
         self._correlator.load(self._warped, out)
         return out
 
@@ -223,7 +223,7 @@ class Odometry:
         cv2.resize(picture.grey, size, self._small_grey, interpolation=cv2.INTER_AREA)
 
         def height(turn_deg: float) -> float:
-            about = _about_middle(_TURN_SIDE_PX, 1.0, turn_deg)
+            about = about_middle(_TURN_SIDE_PX, 1.0, turn_deg)
             cv2.warpAffine(self._small_grey, about, size, self._small_turned)
             self._turner.load_detail(self._small_turned, turned)
             return self._turner.height(turned, fixed)
@@ -235,14 +235,7 @@ class Odometry:
             heights[side] if side in heights else height(side)
             for side in (best - _TURN_STEP_DEG, best + _TURN_STEP_DEG)
         )
-        # The peak is as pointed as a tent.
-        return best + _TURN_STEP_DEG * (high - low) / max(2 * (top - min(low, high)), 1e-9)
-
-
-def _about_middle(side_px: int, scale: float, turn_deg: float) -> Floats:
-    """Return the map (2, 3) that shrinks a picture and turns it clockwise about its middle."""
-    middle = (side_px - 1) / 2
-    return np.asarray(cv2.getRotationMatrix2D((middle, middle), -turn_deg, scale), np.float64)
+        return best + _TURN_STEP_DEG * tent_peak(low, top, high)
 
 
 def _clockwise(vector: Floats, degrees: float) -> Floats:

@@ -3,10 +3,12 @@
 Simulated flights over procedural countries, packed at one date and flown at another; one flies
 half its way off the map, one over another country altogether. With `--data`, the North Dakota
 quadrangle of 2020 flown over in 2009, western half (ground the shipped encoder knows). Prints what
-calibrate_fix.py says of each flight and of all together.
+calibrate_fix.py says of each flight and of all together. With `--filtered`, what the filter makes
+of the simulated ones together, perhaps with telemetry that does not tell everything.
 
 Example:
     python benchmarks/calibration_flights.py --out /tmp/calibration
+    python benchmarks/calibration_flights.py --out /tmp/calibration --filtered --unknown yaw
 """
 
 from __future__ import annotations
@@ -22,8 +24,16 @@ from naip import simulate as simulate_naip
 
 from s4g.core.geo import BBox
 from s4g.core.sources import open_ground
+from s4g.runtime import score
+from s4g.runtime.tables import read_csv_rows
 
 SIZE_M = 1200
+COLUMNS = {
+    "yaw": ("yaw_deg",),
+    "agl": ("agl_m",),
+    "tilt": ("pitch_deg", "roll_deg"),
+    "velocity": ("vel_n_mps", "vel_e_mps"),
+}
 LEVELS = "40,80"
 
 
@@ -121,6 +131,23 @@ def localise(
     return fixes, flight / "truth.csv"
 
 
+def filtered(folder: Path, unknown: list[str], encoder: list[str]) -> score.Flight:
+    """Run the product over a flight that `localise` has packed, some columns left out."""
+    flight, table = folder / "flight", folder / "telemetry.csv"
+    fixes = folder / "filtered.jsonl"
+    left_out = {column for name in unknown for column in COLUMNS[name]}
+    _, rows = read_csv_rows(flight / "telemetry.csv")
+    kept = [name for name in rows[0] if name not in left_out]
+    lines = [kept, *([row[name] for name in kept] for row in rows)]
+    table.write_text("".join(",".join(line) + "\n" for line in lines))
+    command(
+        "s4g-run", "--camera", str(flight / "frames"), "--pack", str(folder / "region.s4gpack"),
+        "--telemetry", str(table), "--intrinsics", str(flight / "camera.json"),
+        "--out", str(fixes), "--quiet", "--overwrite", *encoder,
+    )  # fmt: skip
+    return score.match_flight(score.read_fixes(fixes), score.read_truth(flight / "truth.csv"))
+
+
 def main() -> None:
     """Fly everything, print the tables."""
     parser = argparse.ArgumentParser(
@@ -130,11 +157,23 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with the quadrangle's dates")
     parser.add_argument("--levels", default=LEVELS, help="tile footprints, metres")
     parser.add_argument("--encoder", help="bundle or ONNX file; default: the embedded encoder")
+    parser.add_argument("--filtered", action="store_true", help="score the filter's fixes instead")
+    parser.add_argument(
+        "--unknown",
+        action="append",
+        default=[],
+        choices=list(COLUMNS),
+        help="with --filtered: what telemetry does not tell; may be repeated",
+    )
     options = parser.parse_args()
     encoder = ["--encoder", options.encoder] if options.encoder else []
+    folders: list[Path] = [options.out / str(number) for number in range(len(FLIGHTS))]
+    if options.filtered:
+        flown = [filtered(folder, options.unknown, encoder) for folder in folders]
+        print(score.score_table(score.pool_flights(flown).score))
+        return
     pairs = {}
-    for number, flight in enumerate(FLIGHTS):
-        folder: Path = options.out / str(number)
+    for folder, flight in zip(folders, FLIGHTS, strict=True):
         folder.mkdir(parents=True, exist_ok=True)
         simulate(flight, folder)
         pairs[flight.name] = localise(flight.packed, options.levels, flight.half, folder, encoder)

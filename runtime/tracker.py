@@ -32,9 +32,10 @@ from .locate import (
     locate_near,
     tile_probabilities,
 )
-from .odometry import WAY_SHARE, Step
+from .motion import NOT_KNOWN, FrameClock, Motion, motion, reported_mps
+from .odometry import Step
 from .single import FixMaker, unknown_tilt_m
-from .tail import GATE, REPORTED, UNKNOWN, MotionModel, Tail
+from .tail import GATE, Tail
 from .telemetry import Sample
 from .track import Track
 
@@ -47,8 +48,6 @@ _LEAST_NEWS = 0.05
 # nothing tells its heading, to turn so fast.
 _SUPPOSED_MPS = 12.0
 _SUPPOSED_DEG_PER_S = 15.0
-# The least that a velocity seen in frames is off, for long.
-_SEEN_MPS = 0.1
 # Frames' worth of new ground, all agreeing, before a place is believed at first.
 _FIRST_NEWS = 3.0
 # ... and seconds of it before a place far from where the drone was known to be.
@@ -73,8 +72,6 @@ _ANCHOR_MASS = 0.5
 _STEADY_TILT = 0.5
 # A heading or height that was found is looked for nearby after frames without a picture this long.
 _POSE_S = 1.0
-# After a longer gap between frames nothing is known any more.
-_LONGEST_GAP_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -116,10 +113,8 @@ class Tracker:
             start_e, start_n = pack.frame.to_local(start.lat_deg, start.lon_deg)
             self._belief.start(float(start_e), float(start_n), start.radius_m)
         self._tail: Tail | None = None
-        self._t: float | None = None
-        self._period_s = 0.0
-        self._velocity: Floats | None = None
-        self._model = UNKNOWN
+        self._clock = FrameClock()
+        self._motion = NOT_KNOWN
         self._moved_m = math.inf  # since the last frame that was weighed
         self._news = 0.0
         self._anchor_t: float | None = None
@@ -135,7 +130,7 @@ class Tracker:
         if t is None:
             return ANYTHING
         self._searches += 1
-        expected = Expected(turn=self._searches, moves=_reported(sample) is None)
+        expected = Expected(turn=self._searches, moves=reported_mps(sample) is None)
         if self._pose is not None:
             expected = replace(expected, yaw_deg=self._pose.yaw_deg, agl_m=self._pose.agl_m)
         # Frames that contradict what is believed are looked at without prejudice.
@@ -149,7 +144,7 @@ class Tracker:
         # A frame that did not match there may show another place, and now and then one is looked
         # at that could.
         self._gated = self.track.held * (1 - _LEAK_PER_S * max(t - self.track.t, 0.0))
-        sure = self._anchor_t == self._t and self._gated >= _GATED_MASS
+        sure = self._anchor_t == self._clock.t and self._gated >= _GATED_MASS
         return replace(expected, near=near, only_near=sure)
 
     def without(self, frame: int, t: float | None, file: str | None, reason: Reason) -> Fix:
@@ -166,7 +161,7 @@ class Tracker:
             return self._single.fix(frame, sample, finding)
         # Between views of which one was cut under a wrong heading or height nothing is to be seen.
         told = sample.yaw_known and sample.agl_known
-        found = finding.reason is None and self._pose is not None and self._pose_t == self._t
+        found = finding.reason is None and self._pose is not None and self._pose_t == self._clock.t
         self._predict(t, sample, finding.step if told or found else None)
         self._know_headings(sample)
         if finding.plan is not None and finding.evidence is not None:
@@ -208,8 +203,8 @@ class Tracker:
             t,
             fix,
             tail,
-            self._velocity if self._velocity is not None else np.zeros(2),
-            self._model,
+            np.zeros(2) if self._motion.now_mps is None else self._motion.now_mps,
+            self._motion.model,
             math.hypot(self._steady_m, self._doubt_m),
             held,
             self._footprint_m,
@@ -219,74 +214,55 @@ class Tracker:
         return self.track.said()
 
     def _predict(self, t: float, sample: Sample | None, step: Step | None) -> None:
-        seconds = self._passed_s(t)
-        velocity, turned_mps = self._motion(sample, step)
-        model = self._model
+        passed = self._clock.tick(t)
+        if passed.is_gap:
+            self._forget()
+        self._shift(passed.shift_s)
+        before, self._motion = self._motion, motion(self._motion, sample, step)
+        if self._tail is not None:
+            self._hand_over(self._tail, before)
+        seconds, moved, model = passed.seconds, self._motion.mean_mps, self._motion.model
         if seconds == 0:
             return
         # A turn between two frames is known at its ends alone.
-        turn_m = turned_mps * seconds / 4
-        speed = float(np.linalg.norm(velocity))
+        turn_m = self._motion.turned_mps * seconds / 4
+        speed = float(np.linalg.norm(moved))
         unsure_mps = math.hypot(model.sigma_mps + model.share * speed, model.jitter_mps)
         unsure_m = math.hypot(unsure_mps * seconds, turn_m)
-        moved = velocity if self._tail is None else velocity + self._tail.state[2:]
-        self._belief.predict(moved * seconds, unsure_m, _LEAK_PER_S * seconds)
+        likely = moved if self._tail is None else moved + self._tail.state[2:]
+        self._belief.predict(likely * seconds, unsure_m, _LEAK_PER_S * seconds)
         if self._belief.headings > 1:
             self._belief.turn(_SUPPOSED_DEG_PER_S * seconds / HEADING_STEP_DEG)
         if self._tail is not None:
-            self._tail.predict(velocity, seconds, model)
+            self._tail.predict(moved, seconds, model)
             self._tail.covariance[[0, 1], [0, 1]] += turn_m**2
             if self._tail.sigma_m > _GONE_FOOTPRINTS * self._footprint_m:
                 self._tail, self._doubted_t, self._doubt_m = None, None, 0.0
-        if self._velocity is None:
+        if self._motion.now_mps is None:
             known = 0.0 if self._tail is None else float(np.linalg.norm(self._tail.state[2:]))
             speed = max(known, _SUPPOSED_MPS)
         self._moved_m += speed * seconds
 
-    def _passed_s(self, t: float) -> float:
-        """Return how long the last frame was ago; after too long a gap begin anew."""
-        before, self._t = self._t, t
-        if before is None:
-            return 0.0
-        if t >= before and t - before <= _LONGEST_GAP_S:
-            self._period_s = t - before
-        elif t < before:
-            # The clock was set back. As long as the last time may have passed.
-            shift_s = t - self._period_s - before
-            self._pose_t += shift_s
-            self._anchor_t = None if self._anchor_t is None else self._anchor_t + shift_s
-            self._doubted_t = None if self._doubted_t is None else self._doubted_t + shift_s
-        else:
-            self._belief = Belief(*self._cells)
-            self._tail = self._velocity = self._pose = self._doubted_t = None
-            self._news, self._moved_m, self._doubt_m = 0.0, math.inf, 0.0
-            return 0.0
-        return self._period_s
+    def _forget(self) -> None:
+        """Begin anew, with every place of the pack alike."""
+        self._belief = Belief(*self._cells)
+        self._tail = self._pose = self._doubted_t = None
+        self._motion = NOT_KNOWN
+        self._news, self._moved_m, self._doubt_m = 0.0, math.inf, 0.0
 
-    def _motion(self, sample: Sample | None, step: Step | None) -> tuple[Floats, float]:
-        """Return the mean velocity since the last frame, and how much it changed.
+    def _shift(self, seconds: float) -> None:
+        """Set remembered times back with the clock."""
+        self._pose_t += seconds
+        self._anchor_t = None if self._anchor_t is None else self._anchor_t + seconds
+        self._doubted_t = None if self._doubted_t is None else self._doubted_t + seconds
 
-        What telemetry reports comes first, then what the frames show, then what was last known.
-        """
-        before, now = self._velocity, None if sample is None else _reported(sample)
-        model = REPORTED
-        if now is None and step is not None:
-            now = step.moved_m / step.seconds
-            model = _seen(step)
-        self._velocity, self._model = now, model
-        if now is None:
-            # Nobody reports it any more: what it was last becomes the tail's own.
-            if self._tail is not None and before is not None:
-                self._tail.state[2:] += before
-            self._model = UNKNOWN
-            return np.zeros(2), 0.0
-        if before is None:
-            if self._tail is not None:
-                self._tail.trust(now, model)
-            before = now
-        if model is not REPORTED:
-            return now, 0.0
-        return (now + before) / 2, float(np.linalg.norm(now - before))
+    def _hand_over(self, tail: Tail, before: Motion) -> None:
+        """Let the tail know where its velocity comes from now, if from elsewhere than before."""
+        now = self._motion.now_mps
+        if now is None and before.now_mps is not None:
+            tail.state[2:] += before.now_mps  # what it was last becomes the tail's own
+        if now is not None and before.now_mps is None:
+            tail.trust(now, self._motion.model)
 
     def _weigh(self, t: float, sample: Sample, finding: Finding, evidence: Evidence) -> None:
         """Take in a frame."""
@@ -414,29 +390,15 @@ class Tracker:
                 return False
             self.resets += 1
         sigma_m = max(mode.spread_m, self._belief.cell_m / 2)
-        self._tail = Tail(mode.east_m, mode.north_m, sigma_m, self._model)
-        if self._velocity is not None:
-            self._tail.trust(self._velocity, self._model)
+        model = self._motion.model
+        self._tail = Tail(mode.east_m, mode.north_m, sigma_m, model)
+        if self._motion.now_mps is not None:
+            self._tail.trust(self._motion.now_mps, model)
         self._anchor_t, self._doubted_t, self._doubt_m = t, None, 0.0
         return True
 
     def _reach_m(self, tail: Tail) -> float:
         return MODE_REACH * self._footprint_m + 3 * tail.sigma_m
-
-
-def _reported(sample: Sample) -> Floats | None:
-    """Return the velocity (2,) east, north that telemetry tells, None where it tells none."""
-    if sample.vel_e_mps is None or sample.vel_n_mps is None:
-        return None
-    velocity = np.array([sample.vel_e_mps, sample.vel_n_mps])
-    return velocity if np.isfinite(velocity).all() else None
-
-
-def _seen(step: Step) -> MotionModel:
-    """Return how far a velocity that frames show is off."""
-    lasting_m = WAY_SHARE * float(np.linalg.norm(step.moved_m))
-    rest_m = math.sqrt(max(step.sigma_m**2 - lasting_m**2, 0.0))
-    return MotionModel(_SEEN_MPS, WAY_SHARE, REPORTED.correlation_s, rest_m / step.seconds)
 
 
 def _implied(evidence: Evidence, own: Floats) -> Implied:

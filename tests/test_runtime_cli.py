@@ -5,15 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from s4g.core.camera import Camera
 from s4g.core.console import run_command
 from s4g.core.engine_onnx import OnnxEngine
 from s4g.core.images import decode_rgb
 from s4g.runtime.cli import cli
+from s4g.runtime.frames import Frame, Outage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,8 +162,6 @@ def test_diagnostics_are_given_when_asked_for(tool: Tool) -> None:
 
 
 def test_intrinsics_serve_as_well_as_the_field_of_view(tool: Tool, tmp_path: Path) -> None:
-    from s4g.core.camera import Camera
-
     camera = tmp_path / "camera.json"
     camera.write_text(json.dumps(dataclasses.asdict(Camera.from_hfov(640, 480, 60.0))))
     by_hfov, by_file = tool.run().fixes, tool.run(hfov=None, intrinsics=camera).fixes
@@ -178,6 +181,60 @@ def test_a_video_is_localised_by_time(tool: Tool, toy_flight: Any, tmp_path: Pat
     assert [fix["t"] for fix in result.fixes] == [0, 2, 4, 6, 8, 10]
     assert "fixes           4 of 6 frames" in result.err
     assert all("file" not in fix for fix in result.fixes)
+
+
+class Live:
+    """A live camera that shows the photos of a flight and falls silent twice."""
+
+    name, count, dropped = "/dev/video9", None, 3
+
+    def __init__(self, flight: Any, shape_at_last: tuple[int, int] = (240, 320)) -> None:
+        self.photos = [decode_rgb(p.read_bytes(), p.name) for p in sorted(flight.photos.iterdir())]
+        height, width = shape_at_last
+        self.photos[-1] = np.resize(self.photos[-1], (height, width, 3))
+
+    def frames(self) -> Iterator[Frame | Outage]:
+        for index, rgb in enumerate(self.photos):
+            t = 2.0 * index
+            if index in (2, 4):
+                yield Outage(t - 0.5, t - 0.5, "no frame for 1.0 s")
+            height, width = rgb.shape[:2]
+            arrived_s = time.monotonic()
+            yield Frame(index, t, None, f"frame {index}", width, height, arrived_s, decoded=rgb)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("rate", [None, 1000])
+def test_outages_of_a_live_camera_are_told_and_not_counted(
+    tool: Tool, toy_flight: Any, monkeypatch: pytest.MonkeyPatch, rate: int | None
+) -> None:
+    monkeypatch.setattr("s4g.runtime.frames.open_frames", lambda *_: Live(toy_flight))
+    result = tool.run(camera="/dev/video9", rate=rate)
+    assert result.code == 0, result.err
+    assert result.err.splitlines()[1] == "4 fixes from 6 frames, 3 frames dropped"
+    silent = [fix for fix in result.fixes if fix.get("reason") == "no_frames"]
+    assert {(fix["frame"], fix["latency_ms"]) for fix in silent} >= {(1, None), (3, None)}
+    assert [f["frame"] for f in result.fixes if f["latency_ms"] is not None] == list(range(6))
+
+
+def test_a_live_frame_of_another_shape_ends_nothing(
+    tool: Tool, toy_flight: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    camera = tmp_path / "camera.json"
+    camera.write_text(json.dumps(dataclasses.asdict(Camera.from_hfov(640, 480, 60.0))))
+    live = Live(toy_flight, (200, 320))
+    monkeypatch.setattr("s4g.runtime.frames.open_frames", lambda *_: live)
+    result = tool.run(camera="/dev/video9", hfov=None, intrinsics=camera)
+    assert result.code == 0, result.err
+    states = [fix["state"] for fix in result.fixes if fix["latency_ms"] is not None]
+    assert states == ["ACQUIRING", "ACQUIRING", "TRACK", "TRACK", "TRACK", "DEGRADED"]
+    assert result.fixes[-1]["reason"] == "frame_size"
+    assert result.err.splitlines()[1] == (
+        "frame 5: frame of 320x200 px, camera calibrated at 640x480: the aspect ratio differs; "
+        "calibrate at the frame's own size; there is no fix until then"
+    )
 
 
 # ---- bad input: exit code 2 and one line ---------------------------------------------------------

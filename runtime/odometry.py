@@ -26,7 +26,7 @@ SIDE_PX = 128
 # A registration is believed from this score and agreement on, unless another shift is nearly as
 # good, or the view agrees as well with itself elsewhere: rows of trees, solar panels, furrows. Of
 # 5,200 pairs of different places of the calibration flights 99.9 % score below 13, none passes.
-_MIN_SCORE, _MAX_RIVAL, _ABOVE_REPEATS = 15.0, 0.9, 0.1
+_MIN_SCORE, _MAX_RIVAL, _ABOVE_REPEATS = 18.0, 0.9, 0.1
 # Views of less detail show water or fog, and what agrees is dirt on the lens or the blocks of a
 # codec. The calibration flights' views have 0.55 and more, calm water 0.05, ripples 0.26.
 _MIN_STRENGTH = 0.3

@@ -145,6 +145,8 @@ class Tracker:
         # at that could.
         self._gated = self.track.held * (1 - _LEAK_PER_S * max(t - self.track.t, 0.0))
         sure = self._anchor_t == self._clock.t and self._gated >= _GATED_MASS
+        # Under a wrong heading some tile nearby always fits best: let all of the pack compete.
+        sure = sure and sample.yaw_known and sample.agl_known
         return replace(expected, near=near, only_near=sure)
 
     def without(self, frame: int, t: float | None, file: str | None, reason: Reason) -> Fix:
@@ -336,7 +338,10 @@ class Tracker:
         assert finding.attitude is not None
         reach_m, agl_m = self._reach_m(self._tail), finding.attitude.agl_m
         found = locate_near(evidence, own, self._footprint_m, agl_m, self._tail.position_m, reach_m)
-        if found is None or (found.mass < _ANCHOR_MASS and not self._agrees(finding.estimate)):
+        # A heading or height that is guessed anew has to convince by itself.
+        guessed = bool(finding.seen) and self._pose is None
+        known = found is not None and found.mass >= _ANCHOR_MASS and not guessed
+        if found is None or not (known or self._agrees(finding.estimate)):
             return False
         place = np.array([found.east_m, found.north_m])
         # Frames of much the same ground are wrong alike.

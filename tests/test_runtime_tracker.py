@@ -500,6 +500,25 @@ def test_a_compass_that_fails_in_flight_costs_no_position() -> None:
     assert (fix.state, fix.heading_deg) == (State.TRACK, 0.0)
 
 
+def test_a_heading_guessed_anew_corrects_nothing_unless_the_frame_is_sure_by_itself() -> None:
+    flight = Flight()
+    flight.fly(20)
+    flight.unknown = ("yaw",)
+    finding = under(flight, 50.0)
+    assert finding.estimate is not None
+    doubtful = replace(finding.estimate, mass=0.4)
+    doubted = replace(finding, estimate=doubtful, reason=Reason.AMBIGUOUS)
+    fix = flight.step(doubted)
+    assert (fix.state, fix.heading_deg) == (State.DEGRADED, None)
+    assert flight.step(under(flight, 50.0)).state is State.TRACK
+    # Of a heading known from the frame before a glimpse is enough.
+    assert flight.step(doubted).state is State.TRACK
+    assert flight.tracker.track is not None and flight.tracker.track.held > 0.99
+    nothing = Sample(Attitude(0.0, 0.0, 0.0, AGL_M), t=flight.t + PERIOD_S, yaw_known=False)
+    frame = Frame(0, nothing.t, None, "", 640, 480, 0.0)
+    assert flight.tracker.expect(frame, nothing).within is None
+
+
 def test_an_unknown_tilt_is_never_averaged_away() -> None:
     flight = Flight()
     flight.unknown = ("tilt",)

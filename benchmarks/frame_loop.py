@@ -106,8 +106,9 @@ def resident_mb() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def cold_start_s(country: Country, threads: int) -> float:
-    """Return the seconds from exec of a fresh `s4g-run` to its first fix."""
+def cold_start_s(country: Country, threads: int) -> tuple[float, float]:
+    """Return the seconds from exec of a fresh `s4g-run` to its first fix, and of processor time."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     program = Path(sys.executable).with_name("s4g-run")
     command = [
         program, "--camera", country.frames, "--pack", country.pack, "--telemetry",
@@ -123,7 +124,9 @@ def cold_start_s(country: Country, threads: int) -> float:
         took = time.monotonic() - start
     if not line or process.returncode:
         sys.exit("s4g-run failed; run it by hand to see why")
-    return took
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return took, used
 
 
 def in_own_process(options: argparse.Namespace, kind: str, threads: int, single: bool) -> Any:
@@ -188,11 +191,13 @@ def main() -> None:
                 cells += [f"{found[key]:.0f}" for key in ("early_mb", "late_mb", "peak_mb")]
                 print(f"| {' | '.join(cells)} |", flush=True)
                 say(f"{kind}, {threads} threads: {found['states']}")
-    print("\n| threads | cold start s, median | least | most |\n|---|---|---|---|")
+    print("\n| threads | cold start s, median | least | most | processor s, median |")
+    print("|---" * 5 + "|")
     for threads in options.threads:
-        took = [cold_start_s(country, threads) for _ in range(options.starts)]
-        print(f"| {threads} | {statistics.median(took):.2f} | {min(took):.2f} | {max(took):.2f} |",
-              flush=True)  # fmt: skip
+        starts = [cold_start_s(country, threads) for _ in range(options.starts)]
+        took, used = zip(*starts, strict=True)
+        print(f"| {threads} | {statistics.median(took):.2f} | {min(took):.2f} | {max(took):.2f} | "
+              f"{statistics.median(used):.2f} |", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

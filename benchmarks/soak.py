@@ -51,6 +51,8 @@ class Circling:
         while number / FPS < self._seconds:
             time.sleep(max(0.0, start_s + number / FPS - time.monotonic()))
             newest = int((time.monotonic() - start_s) * FPS)
+            if newest / FPS >= self._seconds:
+                return
             self.dropped += newest - number
             number = newest
             file = self._files[number % len(self._files)]

@@ -32,6 +32,7 @@ import numpy as np
 from country import Country, describe_pack, make_country, say
 
 from s4g.core.engine import describe, load_engine
+from s4g.core.spec import check_same_encoder
 from s4g.runtime.frames import Frame, open_frames
 from s4g.runtime.intrinsics import Lens, read_intrinsics
 from s4g.runtime.pipeline import Finding, Fixer, FixMaker, Localiser, run_frames
@@ -73,6 +74,7 @@ def one(country: Country, kind: str, single: bool, options: argparse.Namespace) 
     with open_pack(country.pack) as pack:
         pack.make_ready()
         engine = load_engine(None, "cpu", threads)
+        check_same_encoder(str(country.pack), pack.spec, engine.name, engine.spec)
         lens = Lens(None, read_intrinsics(country.camera))
         localiser = Localiser(pack, engine, lens)
         maker = Timed(FixMaker(pack) if single else Tracker(pack))

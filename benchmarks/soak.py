@@ -24,6 +24,7 @@ from frame_loop import resident_mb
 
 from s4g.core.engine import load_engine
 from s4g.core.jpeg import jpeg_size
+from s4g.core.spec import check_same_encoder
 from s4g.runtime.frames import Frame
 from s4g.runtime.intrinsics import Lens, read_intrinsics
 from s4g.runtime.pipeline import Localiser, run_frames
@@ -73,6 +74,7 @@ def soak(country: Country, minutes: float, threads: int) -> None:
     with open_pack(country.pack) as pack:
         pack.make_ready()
         engine = load_engine(None, "cpu", threads)
+        check_same_encoder(str(country.pack), pack.spec, engine.name, engine.spec)
         localiser = Localiser(pack, engine, Lens(None, read_intrinsics(country.camera)))
         source = Circling(country.frames, minutes * _MINUTE_S)
         results = run_frames(

@@ -199,6 +199,8 @@ def run(
         )
         localiser = Localiser(pack, engine, lens, level, live=is_live)
         tracker = None if single else Tracker(pack, begin, diagnostics)
+        if tracker is not None:
+            stack.callback(tracker.close)
         maker = tracker or FixMaker(pack, diagnostics)
         results = run_frames(source, poses, localiser, maker, realtime, max_frames)
         if tracker is not None and rate is not None:

@@ -80,6 +80,23 @@ class Seen:
 
 
 @dataclass(frozen=True)
+class View:
+    """The middle of a frame, as it was cut first.
+
+    Attributes:
+        rgb: (S, S, 3) uint8, tilt undone, north up; the next frame overwrites it.
+        footprint_m: its side on the ground.
+        center_m: (2,) east, north of its middle from the drone.
+        agl_m: height it was cut for.
+    """
+
+    rgb: RGB
+    footprint_m: float
+    center_m: npt.NDArray[np.float64]
+    agl_m: float
+
+
+@dataclass(frozen=True)
 class Finding:
     """What one frame gave: a reason why not, or an estimate with its evidence.
 
@@ -92,6 +109,7 @@ class Finding:
         seen: the frame's middle under each attitude that was tried, where telemetry tells no
             heading or height.
         step: how the drone moved since the last frame, where that was asked for and seen.
+        view: the frame's middle, None where nothing was cut.
     """
 
     plan: PatchPlan | None = None
@@ -101,6 +119,7 @@ class Finding:
     attitude: Attitude | None = None
     seen: tuple[Seen, ...] = ()
     step: Step | None = None
+    view: View | None = None
 
 
 class Localiser:
@@ -144,7 +163,7 @@ class Localiser:
         self._patches = np.zeros((max(max_patches, _SCANNED), side, side, 3), np.uint8)
         self._odometry = Odometry()
         self._view = np.zeros((side, side, 3), np.uint8)  # the middle of the frame
-        self._viewed: tuple[PatchPlan, float] | None = None  # ... and how that was cut
+        self._seen: View | None = None
         self._warm_up()
 
     def _warm_up(self) -> None:
@@ -180,18 +199,16 @@ class Localiser:
         Raises:
             InputError: the photo is corrupt, or the lens is unknown or of another aspect (files).
         """
-        self._viewed = None
+        self._seen = None
         finding = self._find(frame, sample, clock, expected)
-        if not expected.moves:
-            return finding
+        finding = replace(finding, view=self._seen)
         t = frame.t if frame.t is not None else sample.t
-        step: Step | None = None
-        if self._viewed is not None and t is not None:
-            plan, agl_m = self._viewed
-            told = sample.yaw_known
-            step = self._odometry.step(
-                t, self._view, plan.footprint_m, plan.centers_m[0], agl_m, told
-            )
+        if not expected.moves or self._seen is None or t is None:
+            return finding
+        seen = self._seen
+        step = self._odometry.step(
+            t, seen.rgb, seen.footprint_m, seen.center_m, seen.agl_m, sample.yaw_known
+        )
         clock.done("odometry")
         return replace(finding, step=step)
 
@@ -361,9 +378,10 @@ class Localiser:
             side = self._engine.spec.input_px
             warps = plan_warps(camera, attitude, plan, side, done, count)
             queries = self._embed(rgb, warps, clock, judge=done == 0)
-            if self._viewed is None:
+            if self._seen is None:
                 np.copyto(self._view, self._patches[0])
-                self._viewed = plan, attitude.agl_m
+                center_m = plan.centers_m[0]
+                self._seen = View(self._view, plan.footprint_m, center_m, attitude.agl_m)
             if isinstance(queries, Reason):
                 return Finding(plan, reason=queries)
             evidence = self._match(plan, queries, done, evidence, within, clock)

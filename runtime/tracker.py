@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..core.camera import Attitude
+from ..core.console import say
+from ..core.errors import IntegrityError
 from ..tilepacks.reader import Pack
 from .belief import Belief, Implied
 from .fix import Fix, Reason, State
@@ -22,6 +24,7 @@ from .hypotheses import ANYTHING, HEADING_STEP_DEG, HEADINGS, Expected, heading_
 from .localise import Finding
 from .locate import (
     KERNEL_SHARE,
+    LEVER_SHARE,
     MODE_REACH,
     OUTLIER_FLOOR,
     TILT_SIGMA_RAD,
@@ -34,6 +37,7 @@ from .locate import (
 )
 from .motion import NOT_KNOWN, FrameClock, Motion, motion, reported_mps
 from .odometry import Step
+from .registration import Registration
 from .single import FixMaker, unknown_tilt_m
 from .tail import GATE, Tail
 from .telemetry import Sample
@@ -68,6 +72,9 @@ _LEAK_PER_S = 1e-3
 _GONE_FOOTPRINTS = 3.0
 # A match must hold this much of its patch's probability near the prediction.
 _ANCHOR_MASS = 0.5
+# A matched frame is looked for on the pack's imagery within so many of its sigmas, and this often:
+# the attitude, whose error is then all that counts, errs another way only after some seconds.
+_REGISTER_SIGMAS, _REGISTER_S, _TILT_S = 4.0, 0.45, 2.0
 # Of the attitude's error half stays the same for a whole flight, and no filter averages it out.
 _STEADY_TILT = 0.5
 # A heading or height that was found is looked for nearby after frames without a picture this long.
@@ -113,6 +120,9 @@ class Tracker:
             start_e, start_n = pack.frame.to_local(start.lat_deg, start.lon_deg)
             self._belief.start(float(start_e), float(start_n), start.radius_m)
         self._tail: Tail | None = None
+        self._registration = Registration(pack)
+        self._registered_t: float | None = None
+        self._imagery_is_whole = True
         self._clock = FrameClock()
         self._motion = NOT_KNOWN
         self._moved_m = math.inf  # since the last frame that was weighed
@@ -123,6 +133,10 @@ class Tracker:
         self._footprint_m = smallest_m
         self.resets = 0
         self.track: Track | None = None
+
+    def close(self) -> None:
+        """Release the pack's imagery."""
+        self._registration.close()
 
     def expect(self, frame: Frame, sample: Sample) -> Expected:
         """Return what is known of a frame that is to be matched."""
@@ -348,9 +362,45 @@ class Tracker:
         sigma_m = math.hypot(found.sigma_m, unknown_tilt_m(sample, agl_m)) / math.sqrt(news)
         if self._tail.distance2(place, sigma_m) > GATE:
             return False
+        exact = self._on_imagery(t, sample, finding, place, found.sigma_m)
+        if exact is not None and self._tail.distance2(*exact) <= GATE:
+            place, sigma_m = exact
         self._tail.correct(place, sigma_m)
         self._anchor_t = t
         return True
+
+    def _on_imagery(
+        self, t: float, sample: Sample, finding: Finding, place_m: Floats, sigma_m: float
+    ) -> tuple[Floats, float] | None:
+        """Return where the frame lies on the pack's own imagery, and how far the drone may be off.
+
+        What is left is the attitude's error, which more frames than some a second do not average.
+        """
+        last, view = self._registered_t, finding.view
+        if view is None or (last is not None and 0 <= t - last < _REGISTER_S):
+            return None
+        if not self._imagery_is_whole:
+            return None
+        try:
+            found = self._registration.register(
+                view.rgb, view.footprint_m, place_m + view.center_m, _REGISTER_SIGMAS * sigma_m
+            )
+        except IntegrityError as error:
+            # The file was changed in flight; what is searched was read before.
+            say(f"note: {error}; frames are laid on imagery no more")
+            self._imagery_is_whole = False
+            return None
+        if found is None:
+            return None
+        self._registered_t = t
+        news = 1.0 if last is None or t < last else min((t - last) / _TILT_S, 1.0)
+        parts = (
+            TILT_SIGMA_RAD * view.agl_m,
+            unknown_tilt_m(sample, view.agl_m),
+            LEVER_SHARE * float(np.linalg.norm(view.center_m)),
+            found.sigma_m,
+        )
+        return found.position_m - view.center_m, float(np.linalg.norm(parts)) / math.sqrt(news)
 
     def _agrees(self, seen: Estimate | None) -> bool:
         """Tell whether a frame by itself surely sees the tail's place."""

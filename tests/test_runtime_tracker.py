@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -11,14 +12,16 @@ import numpy as np
 import pytest
 
 from s4g.core.camera import Attitude
+from s4g.core.errors import IntegrityError
 from s4g.core.geo import BBox, LocalFrame
 from s4g.runtime.fix import Fix, Reason, State
 from s4g.runtime.frames import Frame
 from s4g.runtime.hypotheses import Expected
-from s4g.runtime.localise import Finding, Seen
+from s4g.runtime.localise import Finding, Seen, View
 from s4g.runtime.locate import Evidence, locate
 from s4g.runtime.normalise import PatchPlan
 from s4g.runtime.odometry import Step
+from s4g.runtime.registration import Registered
 from s4g.runtime.telemetry import Sample
 from s4g.runtime.tracker import Start, Tracker
 
@@ -37,6 +40,7 @@ def make_pack() -> Any:
     return SimpleNamespace(
         frame=frame,
         bounds=BBox(west, south, east, north),
+        imagery=lambda: None,
         spec=SimpleNamespace(temperature=0.025, unknown_score=0.5),
         levels=[SimpleNamespace(footprint_m=FOOTPRINT_M)],
     )
@@ -525,3 +529,60 @@ def test_an_unknown_tilt_is_never_averaged_away() -> None:
     fix = flight.fly(60)[-1]
     assert fix.state is State.TRACK
     assert fix.sigma_m > math.tan(math.radians(5)) * AGL_M
+
+
+class OnTheMap:
+    """Registration that knows the place of every view, or finds its file damaged."""
+
+    def __init__(self, flight: Flight, damaged: bool = False) -> None:
+        self.flight, self.damaged = flight, damaged
+        self.asked_t: list[float] = []
+
+    def register(self, view: Any, footprint_m: float, near_m: Any, reach_m: float) -> Registered:
+        self.asked_t.append(self.flight.t)
+        if self.damaged:
+            raise IntegrityError("region.s4gpack: tile 3 of the imagery is damaged")
+        assert math.dist(near_m, self.flight.place_m) <= reach_m
+        return Registered(self.flight.place_m.copy(), 0.2, 0.9, 0.1, 0.0, 1.0)
+
+
+def fly_on_imagery(flight: Flight, registration: OnTheMap) -> list[Fix]:
+    flight.tracker._registration = registration  # type: ignore[assignment]
+    view = View(np.zeros((8, 8, 3), np.uint8), FOOTPRINT_M, np.zeros(2), AGL_M)
+    fixes = []
+    for _ in range(60):
+        place_m = flight.place_m + flight.velocity_mps * PERIOD_S
+        fixes.append(flight.step(replace(flight.finding(place_m), view=view)))
+    return fixes
+
+
+def test_frames_that_lie_on_the_packs_imagery_are_known_better_than_by_tiles() -> None:
+    by_tiles, by_imagery = Flight(), Flight()
+    by_tiles.fly(10)
+    by_imagery.fly(10)
+    plain = [by_tiles.error_m(by_tiles.step()) for _ in range(60)]
+    fixes = fly_on_imagery(by_imagery, OnTheMap(by_imagery))
+    assert by_imagery.error_m(fixes[-1]) < 1 < max(plain)
+    assert fixes[-1].source == "visual"
+
+
+def test_frames_are_laid_on_imagery_about_twice_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    flight = Flight()
+    flight.fly(10)
+    monkeypatch.setattr(sys.modules[__name__], "PERIOD_S", 0.1)
+    registration = OnTheMap(flight)
+    fly_on_imagery(flight, registration)
+    assert np.diff(registration.asked_t) == pytest.approx(0.5, abs=0.01)
+
+
+def test_imagery_that_is_damaged_in_flight_is_told_once_and_costs_no_fix(capsys: Any) -> None:
+    flight = Flight()
+    flight.fly(10)
+    registration = OnTheMap(flight, damaged=True)
+    fixes = fly_on_imagery(flight, registration)
+    assert {fix.state for fix in fixes} == {State.TRACK}
+    assert len(registration.asked_t) == 1
+    assert capsys.readouterr().err == (
+        "note: region.s4gpack: tile 3 of the imagery is damaged; frames are laid on imagery no "
+        "more\n"
+    )

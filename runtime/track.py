@@ -15,7 +15,8 @@ from .tail import Floats, MotionModel, Tail
 
 # Below this share of the belief around it a position is not given.
 _KEPT_MASS = 0.95
-# Frames that surely see another place withdraw the position after so long.
+# A frame that surely sees a place far away withdraws the position; frames that see another place
+# nearby do so after so long.
 _CONTRADICTED_S = 1.5
 # A position without a match is given up when it is this uncertain, in footprints.
 _LOST_FOOTPRINTS = 0.5
@@ -42,6 +43,7 @@ class Track:
         footprint_m: side of the tiles that were matched last.
         anchored_t: time of the last match, None where there was none.
         doubted_t: since when frames see another place.
+        sees_elsewhere: whether that is far away.
     """
 
     ground: LocalFrame
@@ -56,6 +58,7 @@ class Track:
     footprint_m: float
     anchored_t: float | None
     doubted_t: float | None
+    sees_elsewhere: bool = False
 
     def said(self) -> Fix:
         """Return the fix of the frame itself."""
@@ -97,7 +100,7 @@ class Track:
         if not matched and self._is_beyond(tail):
             return replace(fix, state=State.OUT_OF_PACK)
         doubted = self.doubted_t is not None and fix.t - self.doubted_t >= _CONTRADICTED_S
-        if doubted or self.held < _KEPT_MASS:
+        if self.sees_elsewhere or doubted or self.held < _KEPT_MASS:
             return replace(fix, state=State.NO_FIX, reason=fix.reason or Reason.AMBIGUOUS)
         if tail.sigma_m > _LOST_FOOTPRINTS * self.footprint_m:
             return replace(fix, state=State.NO_FIX, reason=fix.reason or Reason.STALE)

@@ -17,7 +17,7 @@ from ..core.camera import Attitude
 from ..core.console import say
 from ..core.errors import IntegrityError
 from ..tilepacks.reader import Pack
-from .belief import Belief, Implied
+from .belief import Belief, Implied, Mode
 from .fix import Fix, Reason, State
 from .frames import Frame
 from .hypotheses import ANYTHING, HEADING_STEP_DEG, HEADINGS, Expected, heading_bin
@@ -54,7 +54,8 @@ _SUPPOSED_MPS = 12.0
 _SUPPOSED_DEG_PER_S = 15.0
 # Frames' worth of new ground, all agreeing, before a place is believed at first.
 _FIRST_NEWS = 3.0
-# ... and seconds of it before a place far from where the drone was known to be.
+# ... and seconds of it before a place far from where the drone was known to be, or before one that
+# a drone which hardly moves surely sees.
 _JUMP_S = 10.0
 # A place this near, in footprints, is taken up sooner: a drone turns more sharply than was thought
 # more often than it is carried away.
@@ -130,6 +131,9 @@ class Tracker:
         self._anchor_t: float | None = None
         self._doubted_t: float | None = None  # since when frames see another place
         self._doubt_m = 0.0  # error per axis if they are right and it is near
+        self._sees_elsewhere = False  # ... or whether it is far
+        self._sure_t: float | None = None  # since when frames surely see one place, each by itself
+        self._alone = False  # whether the last frame is too long ago to tell anything
         self._footprint_m = smallest_m
         self.resets = 0
         self.track: Track | None = None
@@ -193,7 +197,10 @@ class Tracker:
         self._steady_m = math.hypot(
             _STEADY_TILT * TILT_SIGMA_RAD * self._agl_m, unknown_tilt_m(sample, self._agl_m)
         )
-        return self._conclude(t, self._single.with_evidence(fix, finding))
+        said = self._conclude(t, self._single.with_evidence(fix, finding))
+        if self._alone and said.lat is None and _is_sure(finding.estimate):
+            return self._single.fix(frame, sample, finding)
+        return said
 
     def at(self, t: float) -> Fix | None:
         """Return what is said of a time after the newest frame; None before the first.
@@ -226,6 +233,7 @@ class Tracker:
             self._footprint_m,
             self._anchor_t,
             self._doubted_t,
+            self._sees_elsewhere,
         )
         return self.track.said()
 
@@ -238,6 +246,7 @@ class Tracker:
         if self._tail is not None:
             self._hand_over(self._tail, before)
         seconds, moved, model = passed.seconds, self._motion.mean_mps, self._motion.model
+        self._alone = passed.is_gap
         if seconds == 0:
             return
         # A turn between two frames is known at its ends alone.
@@ -245,6 +254,7 @@ class Tracker:
         speed = float(np.linalg.norm(moved))
         unsure_mps = math.hypot(model.sigma_mps + model.share * speed, model.jitter_mps)
         unsure_m = math.hypot(unsure_mps * seconds, turn_m)
+        self._alone = unsure_m > _GONE_FOOTPRINTS * self._footprint_m
         likely = moved if self._tail is None else moved + self._tail.state[2:]
         self._belief.predict(likely * seconds, unsure_m, _LEAK_PER_S * seconds)
         if self._belief.headings > 1:
@@ -253,7 +263,8 @@ class Tracker:
             self._tail.predict(moved, seconds, model)
             self._tail.covariance[[0, 1], [0, 1]] += turn_m**2
             if self._tail.sigma_m > _GONE_FOOTPRINTS * self._footprint_m:
-                self._tail, self._doubted_t, self._doubt_m = None, None, 0.0
+                self._tail = None
+                self._trust()
         if self._motion.now_mps is None:
             known = 0.0 if self._tail is None else float(np.linalg.norm(self._tail.state[2:]))
             speed = max(known, _SUPPOSED_MPS)
@@ -262,15 +273,21 @@ class Tracker:
     def _forget(self) -> None:
         """Begin anew, with every place of the pack alike."""
         self._belief = Belief(*self._cells)
-        self._tail = self._pose = self._doubted_t = None
+        self._tail = self._pose = self._sure_t = None
         self._motion = NOT_KNOWN
-        self._news, self._moved_m, self._doubt_m = 0.0, math.inf, 0.0
+        self._news, self._moved_m = 0.0, math.inf
+        self._trust()
+
+    def _trust(self) -> None:
+        """Doubt no more."""
+        self._doubted_t, self._doubt_m, self._sees_elsewhere = None, 0.0, False
 
     def _shift(self, seconds: float) -> None:
         """Set remembered times back with the clock."""
         self._pose_t += seconds
         self._anchor_t = None if self._anchor_t is None else self._anchor_t + seconds
         self._doubted_t = None if self._doubted_t is None else self._doubted_t + seconds
+        self._sure_t = None if self._sure_t is None else self._sure_t + seconds
 
     def _hand_over(self, tail: Tail, before: Motion) -> None:
         """Let the tail know where its velocity comes from now, if from elsewhere than before."""
@@ -289,7 +306,7 @@ class Tracker:
         own = self._own(evidence)
         self._believe(finding, evidence, own, news)
         self._news += news
-        taken = self._take_up(t)
+        taken = self._take_up(t, finding.estimate)
         anchored = finding.attitude is not None and (
             self._correct(t, sample, finding, evidence, own, news) or taken
         )
@@ -412,7 +429,7 @@ class Tracker:
     def _doubt(self, t: float, finding: Finding, anchored: bool) -> None:
         """Remember since when frames surely see another place than the tail's."""
         if self._tail is None or anchored:
-            self._doubted_t, self._doubt_m = None, 0.0
+            self._trust()
             return
         seen = finding.estimate
         if seen is None or not seen.is_certain:
@@ -425,15 +442,19 @@ class Tracker:
         away_m = math.dist(place, self._tail.position_m)
         if away_m <= _NEAR_FOOTPRINTS * self._footprint_m:
             self._doubt_m = max(self._doubt_m, away_m / _R95_PER_SIGMA)
+        else:
+            self._sees_elsewhere = True
 
-    def _take_up(self, t: float) -> bool:
+    def _take_up(self, t: float, seen: Estimate | None) -> bool:
         """Start the tail where the belief has gathered, or move it there after long doubt."""
-        if self._news < _FIRST_NEWS:
-            return False
         doubted_s = 0.0 if self._doubted_t is None else t - self._doubted_t
         if self._tail is not None and doubted_s < _NEAR_JUMP_S:
             return False
+        if self._news < _FIRST_NEWS and not _is_sure(seen):
+            return False
         mode = self._belief.mode(MODE_REACH * self._footprint_m)
+        if self._news < _FIRST_NEWS and not self._has_seen_long(t, seen, mode):
+            return False
         if mode.mass < _TAKEN_MASS:
             return False
         if self._tail is not None:
@@ -449,11 +470,27 @@ class Tracker:
         self._tail = Tail(mode.east_m, mode.north_m, sigma_m, model)
         if self._motion.now_mps is not None:
             self._tail.trust(self._motion.now_mps, model)
-        self._anchor_t, self._doubted_t, self._doubt_m = t, None, 0.0
+        self._anchor_t = t
+        self._trust()
         return True
+
+    def _has_seen_long(self, t: float, seen: Estimate | None, mode: Mode) -> bool:
+        """Tell whether frames of hardly any new ground have surely seen the mode for long."""
+        assert seen is not None
+        away_m = math.dist((seen.east_m, seen.north_m), (mode.east_m, mode.north_m))
+        if away_m > MODE_REACH * self._footprint_m:
+            self._sure_t = None
+            return False
+        if self._sure_t is None:
+            self._sure_t = t
+        return t - self._sure_t >= _JUMP_S
 
     def _reach_m(self, tail: Tail) -> float:
         return MODE_REACH * self._footprint_m + 3 * tail.sigma_m
+
+
+def _is_sure(seen: Estimate | None) -> bool:
+    return seen is not None and seen.is_certain and seen.mass >= _TAKEN_MASS
 
 
 def _implied(evidence: Evidence, own: Floats) -> Implied:

@@ -136,9 +136,49 @@ def test_positions_are_within_a_fraction_of_a_tile_and_within_their_protection_l
     assert (fix.ve_mps, fix.vn_mps) == pytest.approx(tuple(flight.velocity_mps), abs=1)
 
 
-def test_the_same_ground_over_and_over_proves_nothing() -> None:
+def test_the_same_ground_over_and_over_is_no_more_than_one_sure_sight() -> None:
     flight = Flight()
-    assert {fix.state for fix in flight.fly(20, still=True)} == {State.ACQUIRING}
+    states = [fix.state for fix in flight.fly(15, still=True)]
+    assert set(states[:20]) == {State.ACQUIRING}  # ten seconds
+    assert set(states[22:]) == {State.TRACK}
+
+
+def test_the_same_ground_that_is_seen_without_being_sure_proves_nothing() -> None:
+    flight = Flight()
+    sure = flight.finding(flight.place_m)
+    assert sure.estimate is not None
+    doubtful = replace(sure, estimate=replace(sure.estimate, mass=0.98))
+    fixes = [flight.step(doubtful, still=True) for _ in range(30)]
+    assert {fix.state for fix in fixes} == {State.ACQUIRING}
+
+
+def test_frames_too_far_apart_to_be_combined_stand_alone() -> None:
+    flight = Flight()
+    flight.step(velocity=False)
+    for _ in range(5):
+        flight.t += 40
+        flight.place_m = flight.rng.uniform(-1500, 1500, 2)
+        fix = flight.step(velocity=False)
+        assert fix.state is State.TRACK
+        assert flight.error_m(fix) < 15
+
+
+def test_a_frame_too_far_from_the_last_that_is_not_sure_has_no_fix() -> None:
+    flight = Flight()
+    flight.step(velocity=False)
+    flight.t += 40
+    sure = flight.finding(flight.place_m)
+    assert sure.estimate is not None
+    doubtful = replace(sure, estimate=replace(sure.estimate, mass=0.98))
+    assert flight.step(doubtful, velocity=False).lat is None
+
+
+def test_one_frame_that_surely_sees_a_far_place_withdraws_the_position() -> None:
+    flight = Flight()
+    flight.fly(10)
+    assert flight.step().state is State.TRACK
+    assert flight.step(flight.finding(flight.place_m + 1000)).state is State.NO_FIX
+    assert flight.step().state is State.TRACK
 
 
 def test_without_matches_a_position_is_ever_less_sure_until_it_is_given_up() -> None:

@@ -24,6 +24,8 @@ Floats = npt.NDArray[np.float64]
 
 HEADINGS = 16
 HEADING_STEP_DEG = 360.0 / HEADINGS
+# The three headings around an expected one serve a drone that has turned so far since.
+COVERED_DEG = 1.5 * HEADING_STEP_DEG
 HEIGHT_STEP = 1.4
 # The frame's short side must be this much longer than a tile, or turned it would not cover one.
 _TURNED = 1.2
@@ -88,7 +90,8 @@ def possible(sample: Sample, expected: Expected, heights_m: Sequence[float]) -> 
     if not sample.agl_known:
         heights = list(heights_m)
         if expected.agl_m is not None:
-            heights = [expected.agl_m * f for f in (1.0, 1 / HEIGHT_STEP, HEIGHT_STEP)]
+            factors = (1.0, 1 / HEIGHT_STEP, HEIGHT_STEP) if len(yaws) <= len(near) else (1.0,)
+            heights = [expected.agl_m * factor for factor in factors]
         elif expected.turn is not None and len(yaws) * len(heights) > HEADINGS:
             heights = [heights[expected.turn % len(heights)]] if heights else []
     if len(yaws) == 3 and len(heights) == 3:

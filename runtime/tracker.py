@@ -20,7 +20,14 @@ from ..tilepacks.reader import Pack
 from .belief import Belief, Implied, Mode
 from .fix import Fix, Reason, State
 from .frames import Frame
-from .hypotheses import ANYTHING, HEADING_STEP_DEG, HEADINGS, Expected, heading_bin
+from .hypotheses import (
+    ANYTHING,
+    COVERED_DEG,
+    HEADING_STEP_DEG,
+    HEADINGS,
+    Expected,
+    heading_bin,
+)
 from .localise import Finding
 from .locate import (
     KERNEL_SHARE,
@@ -150,7 +157,9 @@ class Tracker:
         self._searches += 1
         expected = Expected(turn=self._searches, moves=reported_mps(sample) is None)
         if self._pose is not None:
-            expected = replace(expected, yaw_deg=self._pose.yaw_deg, agl_m=self._pose.agl_m)
+            expected = replace(expected, agl_m=self._pose.agl_m)
+            if _SUPPOSED_DEG_PER_S * (t - self._pose_t) <= COVERED_DEG:
+                expected = replace(expected, yaw_deg=self._pose.yaw_deg)
         # Frames that contradict what is believed are looked at without prejudice.
         if self.track is None or self._doubted_t is not None:
             return expected

@@ -170,3 +170,10 @@ def test_the_nearest_heading_of_the_sixteen() -> None:
     assert [heading_bin(yaw) for yaw in (0.0, 11.0, 12.0, 349.0, 359.9, 180.0)] == [
         0, 0, 1, 0, 0, 8,
     ]  # fmt: skip
+
+
+def test_a_known_height_is_kept_where_every_heading_is_tried() -> None:
+    neither = sample(yaw=False, agl=False)
+    about = possible(neither, Expected(agl_m=70.0), HEIGHTS_M)
+    assert {attitude.agl_m for attitude in about} == {70.0}
+    assert len(about) == HEADINGS

@@ -15,7 +15,7 @@ from s4g.core.camera import Attitude, Camera
 from s4g.core.geo import LocalFrame
 from s4g.core.ground import ArrayGround
 from s4g.runtime.fix import Reason
-from s4g.runtime.pipeline import FIRST_PATCHES, MAX_PATCHES
+from s4g.runtime.localise import FIRST_PATCHES, MAX_PATCHES
 
 FOOTPRINT_M = 40.0
 SIZE_PX = 64

@@ -172,6 +172,8 @@ class Registration:
         middle = np.array([finer.column, -finer.row]) + np.array([SIDE_PX, -SIDE_PX]) / 2
         position_m = np.array([west_m, north_m]) + gsd_m * middle
         sigma_m = _SIGMA_PX / finer.agreement * gsd_m
+        # Sums of floats end otherwise where memory lies otherwise: a replay must not.
+        position_m, sigma_m = np.round(position_m, 3), round(sigma_m, 3)
         return Registered(position_m, sigma_m, finer.agreement, finer.rival, turn_deg, scale)
 
     def close(self) -> None:
@@ -229,9 +231,13 @@ class _Search:
         self._ground = ground
         self._side = len(ground.right)
         self.shifts = self._side - SIDE_PX + 1
-        self._spectra = [cv2.dft(part) for part in (ground.right, ground.down)]
-        self._padded = np.zeros((self._side, self._side), np.float32)
-        self._product, self._total = np.empty_like(self._padded), np.empty_like(self._padded)
+        self._padded, self._product, self._total = (_aligned(self._side) for _ in range(3))
+        self._spectra = []
+        for part in (ground.right, ground.down):
+            np.copyto(self._padded, part)
+            self._spectra.append(_aligned(self._side))
+            cv2.dft(self._padded, self._spectra[-1])
+        self._padded.fill(0)
         square = ground.right * ground.right + ground.down * ground.down
         sums = cv2.integral(square)
         self._energy = np.asarray(
@@ -271,7 +277,7 @@ class _Search:
         part = np.s_[row : row + SIDE_PX, column : column + SIDE_PX]
         common = own = 0.0
         for mine, ground in ((view.right, self._ground.right), (view.down, self._ground.down)):
-            common += float((mine * ground[part]).sum())
+            common += float(np.multiply(mine, ground[part], dtype=np.float64).sum())
             own += cv2.norm(mine, cv2.NORM_L2SQR)
         return common / math.sqrt(max(own * float(self._energy[row, column]), 1.0))
 
@@ -291,7 +297,7 @@ def _refine(search: _Search, grey: Grey, turn_deg: float, found: _Peak) -> tuple
     turn_deg += _FINE_TURN_DEG * best(low, top, high)
     top = height(turn_deg, 1.0)
     low, high = (height(turn_deg, 1.0 + side * _FINE_SCALE) for side in (-1, 1))
-    return turn_deg, 1.0 + _FINE_SCALE * best(low, top, high)
+    return round(turn_deg, 6), round(1.0 + _FINE_SCALE * best(low, top, high), 8)
 
 
 def _grey(view: RGB) -> Grey:
@@ -319,6 +325,17 @@ def _edges(grey: Grey) -> _Edges:
     seen = cv2.erode(shown, np.ones((_EDGE_PX, _EDGE_PX), np.uint8))
     weight = np.asarray(seen / length, np.float32)
     return _Edges(*(np.asarray(part * weight, np.float32) for part in (right, down)))
+
+
+def _aligned(side: int) -> Float32:
+    """Return a square array that begins on a cache line.
+
+    Transforms round otherwise where memory lies otherwise, and a replay must give the same fixes.
+    """
+    size = 4 * side * side
+    raw = np.empty(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size].view(np.float32).reshape(side, side)
 
 
 def _even_size(least: int) -> int:

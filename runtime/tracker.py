@@ -130,7 +130,6 @@ class Tracker:
         self._tail: Tail | None = None
         self._registration = Registration(pack)
         self._registered_t: float | None = None
-        self._imagery_is_whole = True
         self._clock = FrameClock()
         self._motion = NOT_KNOWN
         self._moved_m = math.inf  # since the last frame that was weighed
@@ -405,7 +404,7 @@ class Tracker:
         last, view = self._registered_t, finding.view
         if view is None or (last is not None and 0 <= t - last < _REGISTER_S):
             return None
-        if not self._imagery_is_whole:
+        if not self._registration.is_possible:
             return None
         try:
             found = self._registration.register(
@@ -414,7 +413,7 @@ class Tracker:
         except IntegrityError as error:
             # The file was changed in flight; what is searched was read before.
             say(f"note: {error}; frames are laid on imagery no more")
-            self._imagery_is_whole = False
+            self._registration.close()
             return None
         if found is None:
             return None

@@ -579,6 +579,10 @@ class OnTheMap:
     def __init__(self, flight: Flight, damaged: bool = False) -> None:
         self.flight, self.damaged = flight, damaged
         self.asked_t: list[float] = []
+        self.is_possible = True
+
+    def close(self) -> None:
+        self.is_possible = False
 
     def register(self, view: Any, footprint_m: float, near_m: Any, reach_m: float) -> Registered:
         self.asked_t.append(self.flight.t)

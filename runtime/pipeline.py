@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -14,8 +14,10 @@ from .fix import Fix, Reason
 from .frames import Frame, FrameSource, Outage
 from .hypotheses import Expected
 from .localise import Finding, Localiser, StageClock, Stages
+from .observe import Observation, Observer, tell
 from .single import FixMaker
 from .telemetry import Sample, Telemetry
+from .track import Track
 
 __all__ = [
     "Finding",
@@ -31,6 +33,11 @@ __all__ = [
 
 class Fixer(Protocol):
     """Turns findings into fixes: each by itself (`FixMaker`), or over time (`Tracker`)."""
+
+    @property
+    def track(self) -> Track | None:
+        """What is known until the next frame; None where nothing is carried on."""
+        ...
 
     def expect(self, frame: Frame, sample: Sample) -> Expected:
         """Return what earlier frames tell of one that is to be matched."""
@@ -52,6 +59,7 @@ def run_frames(
     maker: Fixer,
     realtime: bool = False,
     max_frames: int | None = None,
+    observers: Sequence[Observer] = (),
 ) -> Generator[tuple[Fix, Stages], None, None]:
     """Yield a fix and its stages' milliseconds for every frame of a source.
 
@@ -65,6 +73,7 @@ def run_frames(
         maker: turns matches into fixes.
         realtime: hold files back to the pace of their own clock.
         max_frames: stop after this many.
+        observers: are told of every frame before its fix is yielded.
 
     Raises:
         InputError: a frame is corrupt.
@@ -74,8 +83,9 @@ def run_frames(
     latest = 0
     for frame in source.frames():
         if isinstance(frame, Outage):
-            fix = maker.without(latest, frame.t, None, Reason.NO_FRAMES)
-            yield replace(fix, latency_ms=None), {}
+            fix = replace(maker.without(latest, frame.t, None, Reason.NO_FRAMES), latency_ms=None)
+            tell(observers, Observation(fix, {}, track=maker.track))
+            yield fix, {}
             continue
         latest = frame.index
         if max_frames is not None and frame.index >= max_frames:
@@ -84,7 +94,9 @@ def run_frames(
         if not isinstance(sample, Reason) and not _is_finite(sample.attitude):
             sample = Reason.NO_TELEMETRY
         if isinstance(sample, Reason):
-            yield maker.without(frame.index, frame.t, frame.file, sample), {}
+            fix = maker.without(frame.index, frame.t, frame.file, sample)
+            tell(observers, Observation(fix, {}, frame, track=maker.track))
+            yield fix, {}
             continue
         if pace is not None:
             frame = pace.hold(frame, frame.t if frame.t is not None else sample.t)
@@ -92,7 +104,9 @@ def run_frames(
         finding = localiser.find(frame, sample, clock, maker.expect(frame, sample))
         fix = maker.fix(frame, sample, finding)
         latency_ms = (time.monotonic() - frame.arrived_s) * 1e3
-        yield replace(fix, latency_ms=latency_ms), clock.ms | {"total": latency_ms}
+        fix, stages = replace(fix, latency_ms=latency_ms), clock.ms | {"total": latency_ms}
+        tell(observers, Observation(fix, stages, frame, sample, finding, maker.track))
+        yield fix, stages
 
 
 def _is_finite(attitude: Attitude) -> bool:

@@ -24,7 +24,13 @@ def unknown_tilt_m(sample: Sample, agl_m: float) -> float:
 
 
 class FixMaker:
-    """Turns findings into fixes, each frame by itself."""
+    """Turns findings into fixes, each frame by itself.
+
+    Attributes:
+        track: None, always: nothing is carried on.
+    """
+
+    track = None
 
     def __init__(self, pack: Pack, diagnostics: bool = False) -> None:
         """Remember the region's border; with `diagnostics` fixes tell how they came about."""

@@ -31,8 +31,9 @@ class Moment:
         utc_s: that time in Unix seconds, None where nobody knows.
         delay_s: from that time to when the moment was handed over; 0 of files.
         resets: how often another place was taken up than the one believed before.
-        seen: the frame behind it, None between frames.
-        jpeg: that frame as a JPEG, where the output asked for frames.
+        seen: the frame behind it, without its pixels and without `finding`, as it may wait for
+            long; None between frames.
+        jpeg: that frame as a JPEG, where the output asked for frames and this one's turn has come.
     """
 
     fix: Fix
@@ -50,12 +51,17 @@ class Sink(Protocol):
         name: its URL without secrets, for messages.
         wants_all: whether it gets every fix of every frame in order, as a log does; otherwise the
             newest one, and what was overtaken is counted.
-        wants_frames: whether it asks for the frames' pixels.
+        wants_frames: whether it asks for the frames' pixels. Its rate then thins frames out;
+            without pixels it gives positions at that rate, carried on between frames.
+        frame_period_s: pixels are handed over at most this often; 0 for as often as they are taken.
+        default_rate_hz: its rate where the URL names none; None for every frame.
     """
 
     name: str
     wants_all: bool
     wants_frames: bool
+    frame_period_s: float
+    default_rate_hz: float | None
 
     def send(self, moment: Moment) -> None:
         """Write one fix.
@@ -98,6 +104,11 @@ class SinkUrl:
     via: str | None
     rest: str
     settings: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The URL without its settings, which may hold a secret."""
+        return self.url.partition("?")[0]
 
     def refuse_others(self, known: Collection[str]) -> None:
         """Refuse settings that mean nothing here; `rate` goes everywhere.

@@ -1,0 +1,191 @@
+"""Serial ports that may be unplugged and plugged in again, and pseudo terminals that stand in."""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ..core.console import say
+from ..core.errors import InputError
+from .sink import SinkUrl
+from .transport import CHUNK_BYTES, Reopened, refusal
+
+_WRITE_S = 0.5
+_PORTS = ("ttyUSB*", "ttyACM*", "ttyAMA*", "ttyTHS*", "serial/by-id/*")
+
+
+def is_terminal(path: str) -> bool:
+    """Tell whether a path is a serial port: a terminal, or in /dev and nothing (yet)."""
+    try:
+        mode = Path(path).stat().st_mode
+    except OSError:
+        return path.startswith("/dev/")
+    if not stat.S_ISCHR(mode):
+        return False
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+    except OSError:
+        return Path(path).name.startswith("tty")
+    try:
+        return os.isatty(handle)
+    finally:
+        os.close(handle)
+
+
+class SerialPort:
+    """A serial port."""
+
+    def __init__(self, path: str, baud: int) -> None:
+        """Open it for this process alone.
+
+        Raises:
+            OSError: there is none, or no right to it, or another program holds it.
+            ImportError: pyserial is not installed.
+            ValueError: a speed there is not.
+        """
+        import serial
+
+        self._port: Any = serial.Serial(
+            path, baud, timeout=0, write_timeout=_WRITE_S, exclusive=True
+        )
+
+    def send(self, data: bytes) -> None:
+        """Send.
+
+        Raises:
+            OSError: it was unplugged, or took too little for half a second.
+        """
+        _do(self._port.write, data)
+
+    def receive(self) -> bytes:
+        """Return what came.
+
+        Raises:
+            OSError: it was unplugged.
+        """
+        return bytes(_do(self._port.read, CHUNK_BYTES))
+
+    def close(self) -> None:
+        """Release it."""
+        with suppress(OSError):
+            _do(self._port.close)
+
+
+def _do(what: Any, *arguments: Any) -> Any:
+    import termios
+
+    try:
+        return what(*arguments)
+    except termios.error as error:  # not an OSError, but the same
+        raise OSError(*error.args) from None
+
+
+def open_serial(url: SinkUrl, default_baud: int) -> Reopened:
+    """Open the serial port that an output's URL names; `baud` is its setting.
+
+    Raises:
+        InputError: it cannot be opened.
+    """
+    path = url.rest
+    baud = int(url.number("baud", default_baud, 50, 4_000_000))
+    if not Path(path).exists():
+        found = sorted(str(p) for name in _PORTS for p in Path("/dev").glob(name))
+        raise InputError(
+            f"--to {url.url}: no device {path}; found {', '.join(found) or 'no serial ports'}"
+        )
+    try:
+        return Reopened(lambda: SerialPort(path, baud))
+    except ImportError:
+        raise InputError(
+            f"--to {url.url}: serial ports are written with pyserial, which is not installed; "
+            "pip install 's4g[telemetry]'"
+        ) from None
+    except (OSError, ValueError) as error:  # ValueError: a speed there is not
+        remedy = "another program may use it, or you may not be in the group 'dialout'"
+        raise refusal(url, error, remedy) from None
+
+
+class Pty:
+    """A pseudo terminal: a program that reads serial ports opens its other end.
+
+    Attributes:
+        path: of the other end.
+        let_go: none ever is.
+    """
+
+    let_go = 0
+
+    def __init__(self) -> None:
+        """Make one that passes bytes on as they are.
+
+        Raises:
+            OSError: there are too many.
+        """
+        import tty
+
+        self._end, other = os.openpty()
+        self.path = os.ttyname(other)
+        tty.setraw(other)
+        os.set_blocking(self._end, False)
+        # While nobody has the other end open, writing would fill it with what is old when read.
+        os.close(other)
+        self._poll = select.poll()
+        self._poll.register(self._end, 0)
+
+    def send(self, data: bytes) -> None:
+        """Send to who reads the other end, if anybody does.
+
+        Raises:
+            OSError: the reader does not keep up: nothing of this was sent.
+        """
+        if not self._has_reader():
+            return
+        sent = 0
+        try:
+            while sent < len(data):
+                sent += os.write(self._end, data[sent:])
+        except BlockingIOError:
+            if sent:
+                # Half a message must not run into the next one's beginning.
+                self._flush()
+            raise OSError("its reader does not keep up") from None
+
+    def receive(self) -> bytes:
+        """Return what the reader wrote."""
+        if not self._has_reader():
+            return b""
+        try:
+            return os.read(self._end, CHUNK_BYTES)
+        except OSError:  # nothing there, or gone just now
+            return b""
+
+    def close(self) -> None:
+        """Release it; who reads it sees its end."""
+        os.close(self._end)
+
+    def _has_reader(self) -> bool:
+        return not any(event & select.POLLHUP for _, event in self._poll.poll(0))
+
+    def _flush(self) -> None:
+        import termios
+
+        with suppress(termios.error):
+            termios.tcflush(self._end, termios.TCIOFLUSH)
+
+
+def open_pty(url: SinkUrl) -> Pty:
+    """Make the pseudo terminal that an output's URL asks for, and say its name.
+
+    Raises:
+        InputError: there can be no more of them.
+    """
+    try:
+        pty = Pty()
+    except OSError as error:
+        raise refusal(url, error, "close programs that use terminals") from None
+    say(f"output {url.name}: to be read at {pty.path}")
+    return pty

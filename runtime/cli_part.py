@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class Running:
         tracker: knows where the drone is between frames; None with `--single`.
         is_live: whether frames come from a camera, on the machine's monotonic clock.
         is_paced: whether those of files come at the pace of their own clock.
+        observers: of all parts, complete once the last has been opened.
     """
 
     options: Options
@@ -45,6 +46,7 @@ class Running:
     tracker: Tracker | None
     is_live: bool
     is_paced: bool
+    observers: list[Observer] = field(default_factory=list)
 
 
 class Part(Protocol):

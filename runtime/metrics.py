@@ -226,13 +226,16 @@ def _board() -> Iterator[Metric]:
     reading = Board.latest
     if reading is None:
         return
-    zones = GaugeMetricFamily("s4g_temperature_celsius", "By thermal zone.", labels=["zone"])
-    for zone, temperature_c in reading.temperatures_c.items():
-        zones.add_metric([zone], temperature_c)
-    yield zones
-    yield GaugeMetricFamily(
-        "s4g_throttled", "1 while something lowers clocks.", value=float(bool(reading.throttled))
-    )
+    if reading.temperatures_c:
+        zones = GaugeMetricFamily("s4g_temperature_celsius", "By thermal zone.", labels=["zone"])
+        for zone, temperature_c in reading.temperatures_c.items():
+            zones.add_metric([zone], temperature_c)
+        yield zones
+        yield GaugeMetricFamily(
+            "s4g_throttled",
+            "1 while something lowers clocks.",
+            value=float(bool(reading.throttled)),
+        )
     if reading.over_current_events is not None:
         yield CounterMetricFamily(
             "s4g_over_current_events", "Since boot.", value=reading.over_current_events

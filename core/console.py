@@ -162,9 +162,24 @@ def _fail(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
+_listeners: list[Callable[[str], None]] = []
+
+
 def say(message: str) -> None:
     """Print a status line for the user on stderr; stdout is for results."""
     print(message, file=sys.stderr, flush=True)
+    for listener in tuple(_listeners):
+        listener(message)
+
+
+@contextmanager
+def overheard(listener: Callable[[str], None]) -> Iterator[None]:
+    """Have every line that is said meanwhile, by whatever thread, told to `listener` too."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
 
 
 Advance = Callable[[int], None]

@@ -6,12 +6,14 @@ carrier. Those that can be lost are opened anew with growing pauses.
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
+from ..core.console import say
 from ..core.errors import InputError
 from .sink import SinkUrl
 
@@ -143,7 +145,12 @@ class Reopened:
 
 
 class Udp:
-    """Datagrams to one address, which may be a group (multicast) or everybody (broadcast)."""
+    """Datagrams to one address, which may be a group (multicast) or everybody (broadcast).
+
+    A network that is down may be up for the next datagram: nothing has to be opened anew.
+    """
+
+    let_go = 0
 
     def __init__(self, host: str, port: int, ttl: int = 1) -> None:
         """Find the address.
@@ -171,7 +178,7 @@ class Udp:
             raise
 
     def send(self, data: bytes) -> None:
-        """Send one datagram; whether anybody listens nobody knows.
+        """Send one datagram; nobody knows whether anybody listens.
 
         Raises:
             OSError: the network is down, or does not keep up.
@@ -264,10 +271,13 @@ def open_carrier(url: SinkUrl, default_baud: int = 0) -> Carrier:
     ttl = int(url.number("ttl", 1, 0, 255)) if url.via == "udp" else 1
     try:
         if url.via == "tcp":
-            return TcpServer(host, port, url.name)
+            server = TcpServer(host, port, url.name)
+            if port == 0:
+                say(f"output {url.name}: listens on port {server.port}")
+            return server
         if url.via == "tcpout":
             return Reopened(lambda: TcpClient(host, port))
-        return Reopened(lambda: Udp(host, port, ttl))
+        return Udp(host, port, ttl)
     except OSError as error:
         raise refusal(url, error, remedies[url.via]) from None
 
@@ -281,5 +291,8 @@ _REMEDIES = {
 
 def refusal(url: SinkUrl, error: Exception, remedy: str) -> InputError:
     """Return what is said of an output that cannot be opened."""
-    why = getattr(error, "strerror", None) or str(error)
+    number = getattr(error, "errno", None)
+    # Libraries put the whole story into their texts; resolvers have numbers of their own, below 0.
+    why = os.strerror(number) if number and number > 0 else getattr(error, "strerror", None)
+    why = why or str(error)
     return InputError(f"--to {url.url}: cannot be opened ({why}); {remedy}")

@@ -29,7 +29,7 @@ def is_terminal(path: str) -> bool:
     try:
         handle = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
     except OSError:
-        return Path(path).name.startswith("tty")
+        return Path(path).resolve().name.startswith("tty")
     try:
         return os.isatty(handle)
     finally:
@@ -133,6 +133,7 @@ class Pty:
         os.set_blocking(self._end, False)
         # While nobody has the other end open, writing would fill it with what is old when read.
         os.close(other)
+        self._rest = b""
         self._poll = select.poll()
         self._poll.register(self._end, 0)
 
@@ -143,21 +144,20 @@ class Pty:
             OSError: the reader does not keep up: nothing of this was sent.
         """
         if not self._has_reader():
+            self._rest = b""
             return
-        sent = 0
-        try:
-            while sent < len(data):
-                sent += os.write(self._end, data[sent:])
-        except BlockingIOError:
-            if sent:
-                # Half a message must not run into the next one's beginning.
-                self._flush()
-            raise OSError("its reader does not keep up") from None
+        # A message that went half is ended before another begins.
+        self._rest = self._push(self._rest)
+        rest = data if self._rest else self._push(data)
+        if rest == data:
+            raise BlockingIOError("its reader does not keep up")
+        self._rest = rest
 
     def receive(self) -> bytes:
         """Return what the reader wrote."""
         if not self._has_reader():
             return b""
+        self._rest = self._push(self._rest)
         try:
             return os.read(self._end, CHUNK_BYTES)
         except OSError:  # nothing there, or gone just now
@@ -170,11 +170,14 @@ class Pty:
     def _has_reader(self) -> bool:
         return not any(event & select.POLLHUP for _, event in self._poll.poll(0))
 
-    def _flush(self) -> None:
-        import termios
-
-        with suppress(termios.error):
-            termios.tcflush(self._end, termios.TCIOFLUSH)
+    def _push(self, data: bytes) -> bytes:
+        """Write what goes, and return the rest."""
+        try:
+            while data:
+                data = data[os.write(self._end, data) :]
+        except OSError:  # full, or the reader is gone just now
+            pass
+        return data
 
 
 def open_pty(url: SinkUrl) -> Pty:

@@ -32,12 +32,14 @@ class Address:
         kind: `udpin` (wait for who sends), `udpout`, `tcp` or `serial`.
         host: name or number, or the serial device.
         port: of the host, or baud of the device.
+        option: that the URL was given to, for errors.
     """
 
     url: str
     kind: str
     host: str
     port: int
+    option: str = "--telemetry"
 
 
 def parse_address(url: str) -> Address:
@@ -179,7 +181,7 @@ def open_first(address: Address) -> Link:
     Raises:
         InputError: it cannot be opened; the message says what to check.
     """
-    name = f"--telemetry {address.url}"
+    name = f"{address.option} {address.url}"
     if address.kind == "serial" and not Path(address.host).exists():
         found = sorted(str(p) for p in Path("/dev").glob("tty[AU][CSM][MB]*"))
         raise InputError(f"{name}: no device {address.host}; found {', '.join(found) or 'none'}")

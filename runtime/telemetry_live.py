@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,9 @@ from ..core.console import say
 from ..core.errors import InputError
 from .fix import Reason
 from .frames import Frame
-from .telemetry_link import open_first, open_link, parse_address
+from .mavlink_status import heartbeat
+from .mavlink_stream import Listener, MavlinkStream
+from .telemetry_link import parse_address
 from .telemetry_mavlink import Collector, Counts, load_dialect
 from .telemetry_sample import Coverage, Sample
 from .telemetry_series import MAX_GAP_S
@@ -23,8 +26,6 @@ from .telemetry_vehicle import Mount, Tracks, sample_at
 WAIT_S = 0.03
 HELD_S = 0.01
 KEPT_ROWS = 2048  # of each quantity: 20 s of the fastest usual streams
-_RETRY_S = 1.0
-_CLOSE_S = 5.0
 _HEARTBEAT_S = 1.0
 _OUR_COMPONENT = 197  # MAV_COMP_ID_VISUAL_INERTIAL_ODOMETRY
 _RATES_HZ = {
@@ -76,12 +77,10 @@ class MavlinkTelemetry:
         self._changed = threading.Condition()
         self._said: set[str] = set()
         self._asked_at_restart = -1
-        self._stop = threading.Event()
-        self._link = open_first(self._address)
-        self._parser = self._new_parser()
-        self._sender = self._dialect.MAVLink(None, 1, _OUR_COMPONENT)
-        self._thread = threading.Thread(target=self._run, name="s4g-mavlink", daemon=True)
-        self._thread.start()
+        self._is_shared = False
+        self._heard_s = self._beat_s = time.monotonic()
+        self.stream = MavlinkStream(self.name, self._address, self._dialect)
+        self.stream.start(self)
 
     @property
     def counts(self) -> Counts:
@@ -136,70 +135,49 @@ class MavlinkTelemetry:
 
     def close(self) -> None:
         """Stop the thread and release the stream."""
-        self._stop.set()
-        self._thread.join(timeout=_CLOSE_S)
+        self.stream.close()
 
-    def _new_parser(self) -> Any:
-        parser = self._dialect.MAVLink(None)
-        parser.robust_parsing = True
-        return parser
+    def share(self, listener: Listener) -> MavlinkStream:
+        """Hand what comes to an output, too, which sends on the same link from now on."""
+        self._is_shared = True  # heartbeats are then the output's business
+        self.stream.share(listener)
+        return self.stream
 
-    def _run(self) -> None:
-        heard_s = beat_s = time.monotonic()
-        try:
-            while not self._stop.is_set():
-                try:
-                    data = self._link.receive()
-                    now_s = time.monotonic()
-                    if self._take(data, now_s):
-                        if now_s - heard_s > MAX_GAP_S:
-                            self._say_once("back", f"is back after {now_s - heard_s:.1f} s")
-                        heard_s = now_s
-                    elif now_s - heard_s > MAX_GAP_S:
-                        self._say_once("silent", f"nothing of use for {MAX_GAP_S:g} s")
-                    if self._address.kind == "udpout" and now_s >= beat_s:
-                        beat_s = now_s + _HEARTBEAT_S
-                        self._send(self._heartbeat())
-                    self._ask()
-                except OSError as error:
-                    self._reopen(error)
-        finally:
-            self._link.close()
+    def take(self, heard: Sequence[Any], damaged: int, now_s: float) -> None:
+        """Take what came (`mavlink_stream.Listener`)."""
+        if self._collect(heard, damaged, now_s):
+            if now_s - self._heard_s > MAX_GAP_S:
+                self._say_once("back", f"is back after {now_s - self._heard_s:.1f} s")
+            self._heard_s = now_s
+        elif now_s - self._heard_s > MAX_GAP_S:
+            self._say_once("silent", f"nothing of use for {MAX_GAP_S:g} s")
+        if self._address.kind == "udpout" and not self._is_shared and now_s >= self._beat_s:
+            self._beat_s = now_s + _HEARTBEAT_S
+            self._send(heartbeat(self._dialect))
+        self._ask()
 
-    def _take(self, data: bytes, now_s: float) -> bool:
-        """Take what came; return whether there was anything of use in it."""
-        if not data:
+    def reopened(self) -> None:
+        """Ask again for the messages that are read (`mavlink_stream.Listener`)."""
+        self._asked_at_restart = -1
+
+    def _collect(self, messages: Sequence[Any], damaged: int, now_s: float) -> bool:
+        """Put messages into tracks; return whether there was anything of use in them."""
+        if not messages and not damaged:
             return False
-        if self._link.whole_messages:  # half a message must not swallow the next datagram
-            self._parser = self._new_parser()
         with self._changed:
             counts = self._collector.counts
             rows, restarts = counts.rows, counts.restarts
-            try:
-                for message in self._parser.parse_buffer(data) or ():
+            counts.damaged += damaged
+            for message in messages:
+                try:
                     self._collector.add(message, now_s)
-            except (
-                Exception
-            ):  # pymavlink checks little: whatever bytes do to it, the next may be good
-                counts.damaged += 1
-                self._parser = self._new_parser()
+                except Exception:  # whatever is in it, the next may be good
+                    counts.damaged += 1
             used, restarted = counts.rows > rows, counts.restarts > restarts
             self._changed.notify_all()
         if restarted:
             self._say_once("restart", "the autopilot's clock began anew; what it said is forgotten")
         return used
-
-    def _reopen(self, error: OSError) -> None:
-        self._say_once("lost", f"lost ({error.strerror or error}); trying again")
-        self._link.close()
-        self._parser = self._new_parser()
-        self._asked_at_restart = -1
-        while not self._stop.wait(_RETRY_S):
-            try:
-                self._link = open_link(self._address)
-            except OSError:
-                continue
-            return
 
     def _ask(self) -> None:
         """Ask for the messages that are read, once for each start of the autopilot."""
@@ -218,17 +196,8 @@ class MavlinkTelemetry:
             )
             self._send(command)
 
-    def _heartbeat(self) -> Any:
-        return self._dialect.MAVLink_heartbeat_message(
-            self._dialect.MAV_TYPE_ONBOARD_CONTROLLER,
-            self._dialect.MAV_AUTOPILOT_INVALID,
-            *(0, 0, self._dialect.MAV_STATE_ACTIVE, 3),
-        )
-
     def _send(self, message: Any) -> None:
-        self._sender.srcSystem = self._collector.system or 1
-        self._link.send(bytes(message.pack(self._sender)))
-        self._sender.seq = (self._sender.seq + 1) % 256
+        self.stream.post(message, self._collector.system or 1, _OUR_COMPONENT)
 
     def _say_once(self, what: str, text: str) -> None:
         if what not in self._said:

@@ -243,7 +243,7 @@ def test_a_stream_is_opened() -> None:
     pytest.importorskip("pymavlink", reason="needs pymavlink (s4g[telemetry])")
     telemetry = open_telemetry("udpin::0", system=3)
     telemetry.close()
-    assert not telemetry._thread.is_alive()
+    assert not telemetry.stream.thread.is_alive()
     assert telemetry._collector.system == 3
 
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from s4g.core.errors import InputError
-from s4g.runtime import telemetry_live
+from s4g.runtime import mavlink_stream, telemetry_live
 from s4g.runtime.fix import Reason
 from s4g.runtime.frames import Frame
 from s4g.runtime.telemetry_live import MavlinkTelemetry
@@ -40,7 +40,7 @@ class Wire:
 
     def __init__(self, **more: Any) -> None:
         self.telemetry = MavlinkTelemetry("udpin::0", **more)
-        self._to = ("127.0.0.1", self.telemetry._link.port)
+        self._to = ("127.0.0.1", self.telemetry.stream.link.port)
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("127.0.0.1", 0))
         self._socket.settimeout(PATIENCE_S)
@@ -159,7 +159,7 @@ def test_noise_and_strangers_do_no_harm(wire: Wire) -> None:
 def test_no_bytes_stop_the_thread(wire: Wire, datagrams: list[bytes]) -> None:
     wire.send(*datagrams)
     wire.attitude(time.monotonic(), 0.1)
-    assert wire.telemetry._thread.is_alive()
+    assert wire.telemetry.stream.thread.is_alive()
 
 
 def test_a_restart_of_the_autopilot_forgets_and_is_told_once(
@@ -233,7 +233,7 @@ def test_a_udp_stream_that_has_to_be_asked_for_hears_a_heartbeat() -> None:
 def test_a_lost_connection_is_taken_up_again_and_told_once(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(telemetry_live, "_RETRY_S", 0.01)
+    monkeypatch.setattr(mavlink_stream, "RETRY_S", 0.01)
     pilot = toy.Autopilot()
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"tcp:127.0.0.1:{server.getsockname()[1]}"
@@ -286,7 +286,7 @@ def test_a_stream_beside_recorded_frames_names_both_clocks(wire: Wire) -> None:
 def test_a_closed_telemetry_leaves_no_thread_and_no_port() -> None:
     wire = Wire()
     wire.close()
-    assert not wire.telemetry._thread.is_alive()
+    assert not wire.telemetry.stream.thread.is_alive()
     again = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     again.bind(wire._to)
     again.close()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ..core.errors import InputError
 from ..core.files import check_output, why_not_written
-from .sink import SinkUrl
+from .sink import Moment, SinkUrl
 
 if TYPE_CHECKING:
     from .cli_part import Running
@@ -62,6 +62,18 @@ def file_of(url: SinkUrl, example: str) -> Path:
     if url.via is not None or not url.rest:
         raise InputError(f"--to {url.url}: expected {url.kind}:FILE, such as {url.kind}:{example}")
     return Path(url.rest)
+
+
+def log_time_ns(moment: Moment) -> int:
+    """Return the time that a log has for a moment, nanoseconds.
+
+    UTC where it is known, else the frames' clock; of photos, that have neither, when it is.
+    """
+    if moment.utc_s is not None:
+        return round(moment.utc_s * 1e6) * 1000
+    if moment.fix.t is not None:
+        return max(round(moment.fix.t * 1e6) * 1000, 0)
+    return time.time_ns()
 
 
 class SafeFile:

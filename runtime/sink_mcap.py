@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from ..core.errors import InputError
 from .fix import State
@@ -25,11 +25,9 @@ from .foxglove import (
     log_line,
 )
 from .sink import Moment, SinkUrl
-from .sink_file import SYNC_S, SafeFile, create_for
+from .sink_file import SYNC_S, SafeFile, create_for, log_time_ns
 
 if TYPE_CHECKING:
-    from mcap.writer import Writer
-
     from .cli_part import Running
 
 _CHUNK_BYTES = 32 * 1024
@@ -86,7 +84,7 @@ class McapSink:
             self._begin()
         if self._held.count > _HELD_BYTES:
             self._held.put()
-        fix, time_ns = moment.fix, _time_ns(moment)
+        fix, time_ns = moment.fix, log_time_ns(moment)
         self._write("/s4g/fix", time_ns, fix_message(moment))
         self._write("/s4g/location", time_ns, location_fix(moment, time_ns))
         if moment.jpeg is not None:
@@ -125,7 +123,8 @@ class McapSink:
         from mcap.writer import Writer
 
         self._held = _Held(self._file)
-        writer: Writer = Writer(self._held, chunk_size=_CHUNK_BYTES)  # type: ignore[arg-type]
+        # Its methods carry no types.
+        writer: Any = Writer(cast(Any, self._held), chunk_size=_CHUNK_BYTES)
         writer.start(library="s4g-run")
         self._channels = {}
         for topic in self._topics:
@@ -181,15 +180,6 @@ class _Held:
         if self._data:
             self._file.replace_end(self._file.size, bytes(self._data))
             self._data.clear()
-
-
-def _time_ns(moment: Moment) -> int:
-    """Return UTC where known, else the frames' clock; of photos, that have none, when it is."""
-    if moment.utc_s is not None:
-        return round(moment.utc_s * 1e6) * 1000
-    if moment.fix.t is not None:
-        return max(round(moment.fix.t * 1e6) * 1000, 0)
-    return time.time_ns()
 
 
 def open_sink(url: SinkUrl, running: Running) -> McapSink:

@@ -183,7 +183,8 @@ class _Lane:
             say(f"output {self._sink.name}: does not end; left behind")
 
     def say_losses(self) -> None:
-        missed = self._dropped + self._errors + len(self._waiting)
+        in_hand = self._state == "stuck"
+        missed = self._dropped + self._errors + len(self._waiting) + in_hand
         if missed and self._sink.wants_all:
             say(f"output {self._sink.name}: {self._sent} fixes written, {missed} left out")
 

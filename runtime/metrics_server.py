@@ -15,6 +15,7 @@ _LOOPBACK = "127.0.0.1"
 _AT_ONCE = 4
 _REQUEST_LIMIT_S = 5.0
 _CLOSE_S = 2.0
+_POLL_S = 0.1  # how soon the end is noticed
 
 # Takes the Accept header; returns content type and body.
 Exposition = Callable[[str], tuple[str, bytes]]
@@ -65,7 +66,7 @@ class MetricsServer:
         bound_host, bound_port = self._server.server_address[:2]
         self.address = (str(bound_host), int(bound_port))
         self._thread = threading.Thread(
-            target=self._server.serve_forever, name="s4g-metrics", daemon=True
+            target=self._server.serve_forever, args=(_POLL_S,), name="s4g-metrics", daemon=True
         )
         self._thread.start()
 

@@ -166,6 +166,19 @@ class PyramidGround:
         valid = rgba[..., 3] >= 128
         return GroundImage(_straight(rgba, valid), valid)
 
+    @property
+    def zooms(self) -> tuple[int, int]:
+        """Lowest and highest zoom."""
+        return self._reader.min_zoom, self._reader.max_zoom
+
+    def tile(self, zoom: int, x: int, y: int) -> bytes | None:
+        """Return an encoded tile as it is held, or None where there is none.
+
+        Raises:
+            IntegrityError: the archive is damaged there.
+        """
+        return self._reader.tile(zoom, x, y)
+
     def close(self) -> None:
         """Close the reader."""
         self._cache.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,15 @@ def read_fixes(path: Path) -> list[ScoredFix]:
     Raises:
         InputError: another line is no fix of this format, or there is none.
     """
+    return [parse_fix(line, origin) for line, origin in fix_lines(path)]
+
+
+def fix_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield the lines of a `fixes.jsonl` and what errors call each; as `read_fixes`.
+
+    Raises:
+        InputError: there is none, or it is no text.
+    """
     lines = read_bytes(path).split(b"\n")
     cut_short = lines[-1] != b"" and not _is_json(lines[-1])
     if cut_short:
@@ -58,10 +68,8 @@ def read_fixes(path: Path) -> list[ScoredFix]:
     if not lines:
         raise InputError(f"{path}: holds no fixes")
     try:
-        return [
-            parse_fix(line.decode(), f"{path}: line {number}")
-            for number, line in enumerate(lines, 1)
-        ]
+        for number, line in enumerate(lines, 1):
+            yield line.decode(), f"{path}: line {number}"
     except UnicodeDecodeError:
         raise InputError(f"{path}: not a fixes file; expected UTF-8 JSON lines") from None
 

@@ -412,3 +412,29 @@ def test_gpxpy_reads_the_gpx_track(tmp_path: Path) -> None:
     last = {e.tag: e.text for e in track.segments[2].points[0].extensions}
     assert last[f"{{{NAMESPACE}}}state"] == "DEGRADED"
     assert math.isclose(float(last[f"{{{NAMESPACE}}}sigma_m"]), 2.5)
+
+
+@given(share=st.floats(0.05, 1.0))
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_cut_file_is_whole_again_without_its_last_line(kind: str, share: float) -> None:
+    """The repair that docs/outputs.md gives."""
+    track: Any = GpxTrack() if kind == "gpx" else GeoJsonTrack()
+    whole, apart = gpx_begins("x") if kind == "gpx" else BEGINS, True
+    for moment in t.flight():
+        if moment.fix.lat is not None:
+            text, track = track.after(moment, apart)
+            whole += text
+        apart = moment.fix.lat is None
+    whole += track.ends
+    cut = whole[: max(int(len(whole) * share), 400)]
+    lines = cut[: cut.rindex(b"\n")]
+    if kind == "gpx":
+        is_open = lines.count(b"<trkseg>") > lines.count(b"</trkseg>")
+        closed = lines.replace(b"</trk>", b"").replace(b"</gpx>", b"")
+        root = ET.fromstring(closed + b"</trkseg>" * is_open + b"</trk></gpx>")
+        found = sum(1 for _ in root.iter(GPX + "trkpt"))
+    else:
+        features = json.loads(lines.removesuffix(b"\n]}").rstrip(b",") + b"]}")["features"]
+        found = sum(feature["geometry"]["type"] == "Point" for feature in features)
+    marker = b"</trkpt>\n" if kind == "gpx" else b'"type":"Point"'
+    assert cut.count(marker) - 1 <= found <= 16

@@ -47,7 +47,7 @@ _BLOCK_PX = 512
 _MAX_MOSAIC_PX = 8192
 # Projections are exact at every so many pixels and bilinear between (wrong by less than 0.01 px).
 _GRID_PX = 64
-_CACHE_BYTES = 128 << 20
+CACHE_BYTES = 128 << 20  # of decoded tiles that are kept
 _LOCKS = 16
 
 
@@ -124,8 +124,9 @@ def plain_attribution(text: object) -> str:
 class PyramidGround:
     """A tile pyramid as a `GroundSource`; several threads may read."""
 
-    def __init__(self, reader: TileReader) -> None:
-        """Serve a reader's tiles; `close` closes the reader."""
+    def __init__(self, reader: TileReader, cache_bytes: int = CACHE_BYTES) -> None:
+        """Serve a reader's tiles, keeping so many bytes of them; `close` closes the reader."""
+        self._most_cached_bytes = cache_bytes
         self.name = reader.name
         self.attribution = reader.attribution
         self.bounds = reader.bounds
@@ -259,7 +260,7 @@ class PyramidGround:
             with self._cache_lock:
                 self._cache[key] = tile
                 self._cache_bytes += _bytes_of(tile)
-                while self._cache_bytes > _CACHE_BYTES:
+                while self._cache_bytes > self._most_cached_bytes:
                     self._cache_bytes -= _bytes_of(self._cache.popitem(last=False)[1])
             return tile
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core.camera import Attitude, Camera
+from .bias import Correction
 from .locate import MODE_REACH, PEAK_POWER, PEAK_REACH, Evidence, Gate
 from .normalise import MIN_DETAIL
 from .telemetry import Sample
@@ -48,6 +49,7 @@ class Expected:
         turn: number of the search, of which each tries a part of what is possible; None for all
             of it at once.
         moves: whether to look for how the drone moved since the last frame.
+        correction: of reported heading and height.
     """
 
     yaw_deg: float | None = None
@@ -56,6 +58,7 @@ class Expected:
     only_near: bool = False
     turn: int | None = None
     moves: bool = False
+    correction: Correction = Correction()
 
     @property
     def within(self) -> Gate | None:
@@ -168,10 +171,6 @@ def turned(
 ) -> tuple[Attitude, Floats] | None:
     """Return heading and height as the places of the patches to each other tell them.
 
-    Under a wrong heading the patches do not lie where they were thought to be seen from the drone,
-    but turned about it; under a wrong height nearer or farther. A least-squares fit of the tiles'
-    places tells both.
-
     Args:
         attitude: under which the patches were cut.
         sample: tells which of the two is asked for.
@@ -183,6 +182,52 @@ def turned(
     Returns:
         The attitude, and (P, 2) the offsets of the patches under it; None where the patches are
         too few or too close to tell.
+    """
+    fit = fit_places(evidence, own, place_m, footprint_m)
+    if fit is None or fit.sigma > _LEAST_TELLING:
+        return None
+    factor = fit.factor
+    if sample.agl_known:
+        factor /= abs(factor)
+    if sample.yaw_known:
+        factor = complex(abs(factor))
+    yaw_deg = (attitude.yaw_deg - math.degrees(math.atan2(factor.imag, factor.real))) % 360.0
+    turned_offsets = evidence.offsets_m @ np.array([1, 1j]) * factor
+    told = replace(attitude, yaw_deg=yaw_deg, agl_m=attitude.agl_m * abs(factor))
+    return told, np.stack([turned_offsets.real, turned_offsets.imag], axis=1)
+
+
+@dataclass(frozen=True)
+class PlacesFit:
+    """How the places of a frame's patches lie to each other, against how they were thought to.
+
+    Attributes:
+        factor: of east + i north: its length is true by supposed height, its angle, from east to
+            north, what a supposed heading is too large by.
+        sigma: standard deviation of length and angle (radians), from the tiles' size alone.
+    """
+
+    factor: complex
+    sigma: float
+
+
+def fit_places(
+    evidence: Evidence, own: Floats, place_m: Floats, footprint_m: float
+) -> PlacesFit | None:
+    """Fit turn and scale to the places that a frame's patches were matched at.
+
+    Under a wrong heading the patches do not lie where they were thought to be seen from the drone,
+    but turned about it; under a wrong height nearer or farther. A least-squares fit of the tiles'
+    places tells both.
+
+    Args:
+        evidence: of the patches.
+        own: (P, k) from `tile_probabilities`.
+        place_m: (2,) of the drone.
+        footprint_m: side of the tiles.
+
+    Returns:
+        The fit; None where fewer than three patches are matched near the place.
     """
     seen = evidence.tiles_m - place_m
     near = np.linalg.norm(seen - evidence.offsets_m[:, None], axis=2) <= MODE_REACH * footprint_m
@@ -200,16 +245,9 @@ def turned(
     away = (offsets - offsets.mean(axis=0)) @ np.array([1, 1j])
     there_away = (matched - matched.mean(axis=0)) @ np.array([1, 1j])
     spread2 = float((abs(away) ** 2).sum())
-    if _TILE_SIGMA * footprint_m > _LEAST_TELLING * math.sqrt(spread2):
+    if spread2 <= 0:
         return None
     factor = complex((away.conj() * there_away).sum() / spread2)
     if not 1 / HEIGHT_STEP < abs(factor) < HEIGHT_STEP:
         return None
-    if sample.agl_known:
-        factor /= abs(factor)
-    if sample.yaw_known:
-        factor = complex(abs(factor))
-    yaw_deg = (attitude.yaw_deg - math.degrees(math.atan2(factor.imag, factor.real))) % 360.0
-    turned_offsets = evidence.offsets_m @ np.array([1, 1j]) * factor
-    told = replace(attitude, yaw_deg=yaw_deg, agl_m=attitude.agl_m * abs(factor))
-    return told, np.stack([turned_offsets.real, turned_offsets.imag], axis=1)
+    return PlacesFit(factor, _TILE_SIGMA * footprint_m / math.sqrt(spread2))

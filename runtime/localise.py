@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 
@@ -192,7 +193,7 @@ class Localiser:
 
         Args:
             frame: the frame.
-            sample: its telemetry.
+            sample: its telemetry, as it was told.
             clock: where the stages' times are booked.
             expected: what earlier frames tell.
 
@@ -200,6 +201,7 @@ class Localiser:
             InputError: the photo is corrupt, or the lens is unknown or of another aspect (files).
         """
         self._seen = None
+        sample = expected.correction.of(sample)
         finding = self._find(frame, sample, clock, expected)
         finding = replace(finding, view=self._seen)
         t = frame.t if frame.t is not None else sample.t
@@ -384,6 +386,12 @@ class Localiser:
                 self._seen = View(self._view, plan.footprint_m, center_m, attitude.agl_m)
             if isinstance(queries, Reason):
                 return Finding(plan, reason=queries)
+            if (
+                done == 0
+                and within is not None
+                and self._is_better_elsewhere(plan, queries, within)
+            ):
+                within = None
             evidence = self._match(plan, queries, done, evidence, within, clock)
             estimate = self._locate(plan, evidence, attitude)
             clock.done("locate")
@@ -424,6 +432,16 @@ class Localiser:
             queries = self._engine.embed(patches)
             clock.done("embed")
         return queries
+
+    def _is_better_elsewhere(self, plan: PatchPlan, queries: Embeddings, within: Gate) -> bool:
+        """Tell whether the tile most like the middle of the frame puts the drone beyond a gate.
+
+        Without rivals the best of a few tiles would pass for the place.
+        """
+        ids, _ = self.pack.search(queries[:1], plan.level, 1)
+        tile_m = np.array([self.pack.east_m[ids[0, 0]], self.pack.north_m[ids[0, 0]]])
+        drone_m = tile_m - plan.centers_m[0]
+        return math.dist(drone_m, (within.east_m, within.north_m)) > within.radius_m
 
     def _match(
         self,

@@ -8,6 +8,7 @@ only when nothing was known before: a drone is carried away more rarely than gro
 
 from __future__ import annotations
 
+import cmath
 import math
 from dataclasses import dataclass, replace
 
@@ -18,6 +19,7 @@ from ..core.console import say
 from ..core.errors import IntegrityError
 from ..tilepacks.reader import Pack
 from .belief import Belief, Implied, Mode
+from .bias import PoseBias
 from .fix import Fix, Reason, State
 from .frames import Frame
 from .hypotheses import (
@@ -26,6 +28,7 @@ from .hypotheses import (
     HEADING_STEP_DEG,
     HEADINGS,
     Expected,
+    fit_places,
     heading_bin,
 )
 from .localise import Finding
@@ -44,7 +47,7 @@ from .locate import (
 )
 from .motion import NOT_KNOWN, FrameClock, Motion, motion, reported_mps
 from .odometry import Step
-from .registration import Registration
+from .registration import Registered, Registration
 from .single import FixMaker, unknown_tilt_m
 from .tail import GATE, Tail
 from .telemetry import Sample
@@ -83,6 +86,8 @@ _ANCHOR_MASS = 0.5
 # A matched frame is looked for on the pack's imagery within so many of its sigmas, and this often:
 # the attitude, whose error is then all that counts, errs another way only after some seconds.
 _REGISTER_SIGMAS, _REGISTER_S, _TILT_S = 4.0, 0.45, 2.0
+# How well the imagery tells heading and height, standard deviation.
+_IMAGERY_TURN_RAD, _IMAGERY_SCALE = 0.015, 0.015
 # Of the attitude's error half stays the same for a whole flight, and no filter averages it out.
 _STEADY_TILT = 0.5
 # A heading or height that was found is looked for nearby after frames without a picture this long.
@@ -117,6 +122,7 @@ class Tracker:
         self._searches = 0
         self._gated = 0.0  # what the belief held of a gate
         self._steady_m = 0.0
+        self._bias = PoseBias()
         smallest_m = min(level.footprint_m for level in pack.levels)
         # A drone beyond the border may still see ground of the pack.
         more_m = max(level.footprint_m for level in pack.levels)
@@ -154,7 +160,8 @@ class Tracker:
         if t is None:
             return ANYTHING
         self._searches += 1
-        expected = Expected(turn=self._searches, moves=reported_mps(sample) is None)
+        moves = reported_mps(sample) is None
+        expected = Expected(turn=self._searches, moves=moves, correction=self._bias.correction)
         if self._pose is not None:
             expected = replace(expected, agl_m=self._pose.agl_m)
             if _SUPPOSED_DEG_PER_S * (t - self._pose_t) <= COVERED_DEG:
@@ -187,6 +194,7 @@ class Tracker:
         t = frame.t if frame.t is not None else sample.t
         if t is None:
             return self._single.fix(frame, sample, finding)
+        sample = self._bias.correction.of(sample)
         # Between views of which one was cut under a wrong heading or height nothing is to be seen.
         told = sample.yaw_known and sample.agl_known
         found = finding.reason is None and self._pose is not None and self._pose_t == self._clock.t
@@ -255,6 +263,7 @@ class Tracker:
             self._hand_over(self._tail, before)
         seconds, moved, model = passed.seconds, self._motion.mean_mps, self._motion.model
         self._alone = passed.is_gap
+        self._bias.passed(seconds)
         if seconds == 0:
             return
         # A turn between two frames is known at its ends alone.
@@ -392,7 +401,29 @@ class Tracker:
             place, sigma_m = exact
         self._tail.correct(place, sigma_m)
         self._anchor_t = t
+        self._learn_from_places(sample, evidence, own, news)
         return True
+
+    def _learn_from_places(
+        self, sample: Sample, evidence: Evidence, own: Floats, news: float
+    ) -> None:
+        """Learn from where the patches of a matched frame lie what is wrong with its telemetry."""
+        assert self._tail is not None
+        fit = fit_places(evidence, own, self._tail.position_m, self._footprint_m)
+        if fit is None:
+            return
+        sigma = fit.sigma / math.sqrt(news)
+        if sample.yaw_known:
+            self._bias.learn_turn(-cmath.phase(fit.factor), sigma)
+        if sample.agl_known:
+            self._bias.learn_height(abs(fit.factor), sigma)
+
+    def _learn_from_imagery(self, sample: Sample, found: Registered) -> None:
+        """Learn what is wrong with telemetry from how a frame lies on the imagery."""
+        if sample.yaw_known:
+            self._bias.learn_turn(math.radians(found.turn_deg), _IMAGERY_TURN_RAD)
+        if sample.agl_known:
+            self._bias.learn_height(found.scale, _IMAGERY_SCALE)
 
     def _on_imagery(
         self, t: float, sample: Sample, finding: Finding, place_m: Floats, sigma_m: float
@@ -418,6 +449,7 @@ class Tracker:
         if found is None:
             return None
         self._registered_t = t
+        self._learn_from_imagery(sample, found)
         news = 1.0 if last is None or t < last else min((t - last) / _TILT_S, 1.0)
         parts = (
             TILT_SIGMA_RAD * view.agl_m,

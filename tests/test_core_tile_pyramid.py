@@ -17,7 +17,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s4g.core import tile_pyramid
 from s4g.core.errors import InputError, IntegrityError
 from s4g.core.geo import BBox, LocalFrame, mercator_gsd_m
 from s4g.core.ground import GroundImage, GroundWindow
@@ -254,20 +253,18 @@ def test_a_tile_is_decoded_once_while_it_is_needed() -> None:
     assert set(tiles.asked.values()) == {1}
 
 
-def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tile_pyramid, "_CACHE_BYTES", 600_000)  # two tiles of 262 kB
+def test_the_cache_is_bounded() -> None:
     tiles = Tiles(cut(ramp(1024), 256))
-    ground = PyramidGround(tiles)
+    ground = PyramidGround(tiles, 600_000)  # two tiles of 262 kB
     image = [read(ground, 1.0, 400) for _ in range(2)]
     assert max(tiles.asked.values()) == 2
     assert (image[0].rgb == image[1].rgb).all()
     assert ground._cache_bytes <= 600_000 and len(ground._cache) == 2
 
 
-def test_what_was_used_last_stays_longest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tile_pyramid, "_CACHE_BYTES", 600_000)
+def test_what_was_used_last_stays_longest() -> None:
     tiles = Tiles(cut(ramp(1024), 256))
-    ground = PyramidGround(tiles)
+    ground = PyramidGround(tiles, 600_000)
     for x in (0, 1, 0, 2, 0):
         ground._tile(ZOOM, X0 + x, Y0, 1)
     assert tiles.asked == {(ZOOM, X0 + x, Y0): 1 for x in range(3)}

@@ -19,10 +19,10 @@ from s4g.runtime.fix import Fix, Reason, State
 from s4g.runtime.frames import Frame, Outage, PhotoFiles
 from s4g.runtime.hypotheses import Expected
 from s4g.runtime.intrinsics import Lens
-from s4g.runtime.locate import Estimate, Evidence
+from s4g.runtime.locate import Estimate, Evidence, Gate
 from s4g.runtime.normalise import PatchPlan
 from s4g.runtime.odometry import Step
-from s4g.runtime.pipeline import Finding, FixMaker, Localiser, Pace, run_frames
+from s4g.runtime.pipeline import Finding, FixMaker, Localiser, Pace, StageClock, run_frames
 from s4g.runtime.score import read_truth
 from s4g.runtime.telemetry import Sample, read_telemetry
 from s4g.tilepacks.reader import Pack, open_pack
@@ -454,3 +454,34 @@ def test_a_camera_that_shows_nothing_gives_no_fix(pack, localiser, toy_flight) -
     telemetry = read_telemetry(toy_flight.telemetry)
     ((fix, stages),) = run_frames(Dead(), telemetry, localiser, FixMaker(pack))
     assert (fix.state, fix.reason, fix.t, stages) == (State.NO_FIX, Reason.NO_FRAMES, 7.0, {})
+
+
+def gated(pack, localiser, flight, away_m: float) -> tuple[Finding, Gate]:
+    """Match the flight's first frame, looking for it alone within 30 m of a place east of it."""
+    frame = next(iter(PhotoFiles(flight.photos).frames()))
+    sample = read_telemetry(flight.telemetry).at(frame)
+    assert not isinstance(sample, Reason)
+    lat, lon = read_truth(flight.truth).at(frame.file, frame.t)
+    east_m, north_m = (float(v) for v in pack.frame.to_local(lat, lon))
+    gate = Gate(east_m + away_m, north_m, 30.0)
+    return localiser.find(frame, sample, StageClock(), Expected(near=gate, only_near=True)), gate
+
+
+def test_a_frame_that_matches_where_it_is_expected_is_looked_for_nowhere_else(
+    pack, localiser, toy_flight
+) -> None:
+    finding, gate = gated(pack, localiser, toy_flight, 0.0)
+    assert finding.reason is None
+    assert finding.evidence.within == gate
+
+
+def test_a_frame_that_does_not_match_where_it_is_expected_is_looked_for_everywhere_at_once(
+    pack, localiser, toy_flight
+) -> None:
+    finding, gate = gated(pack, localiser, toy_flight, -120.0)
+    assert finding.reason is None
+    assert finding.evidence.within is None
+    found_m = math.dist(
+        (finding.estimate.east_m, finding.estimate.north_m), (gate.east_m, gate.north_m)
+    )
+    assert found_m == pytest.approx(120.0, abs=5.0)

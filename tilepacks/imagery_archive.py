@@ -38,6 +38,9 @@ from ..core.tile_pyramid import PyramidGround
 from .manifest import ImageryRecord
 
 _SECTION = "section imagery"
+# Decoded tiles that are kept, 90 of them: several times the ground that a frame is laid on. Reading
+# one anew from a mapped file costs a millisecond, and a drone has little memory.
+_CACHE_BYTES = 24 << 20
 _HEAD_BYTES = 30  # of a WebP file: as much as tells its size; none is shorter
 # Tiles that share a picture take next to no bytes, but memory: as with vectors (reader.py).
 _FREE_TILES, _TILES_PER_PICTURE = 1 << 20, 64
@@ -99,7 +102,7 @@ def open_archive(view: Archive, record: ImageryRecord, bounds: BBox, name: str) 
         raise ValueError(f"{_SECTION} cannot be used: {reason}") from None
     if reader.tile_px != TILE_SIZE_PX:
         raise ValueError(f"{_SECTION} has tiles of {reader.tile_px} px, expected {TILE_SIZE_PX}")
-    return PyramidGround(reader)
+    return PyramidGround(reader, _CACHE_BYTES)
 
 
 def check_archive(view: Archive, record: ImageryRecord, bounds: BBox) -> None:

@@ -62,6 +62,14 @@ class Setting:
 @click.command(help=__doc__)
 @click.option("--out", required=True, type=_PATH, help="Folder for all that is made and kept.")
 @click.option("--data", type=_PATH, envvar="S4G_DATA", help="Folder of real imagery.")
+@click.option(
+    "--set",
+    "set_name",
+    type=click.Choice(["scenarios", "calibration"]),
+    default="scenarios",
+    show_default=True,
+    help="The test, or flights over other ground to choose the runtime's constants by.",
+)
 @click.option("--scenario", "names", multiple=True, help="Only this one; repeatable.")
 @click.option("--way", "ways", multiple=True, type=click.Choice(list(WAYS)), help="Only this one.")
 @click.option("--encoder", type=_PATH, help="Bundle or ONNX file; default: the embedded encoder.")
@@ -73,6 +81,7 @@ class Setting:
 def cli(
     out: Path,
     data: Path | None,
+    set_name: str,
     names: tuple[str, ...],
     ways: tuple[str, ...],
     encoder: Path | None,
@@ -83,7 +92,7 @@ def cli(
     threads: int,
 ) -> None:
     """See above."""
-    files = scenario_files()
+    files = scenario_files(Path(__file__).parent / set_name)
     for name in names:
         if name not in files:
             raise InputError(f"--scenario {name}: no such file; there are {', '.join(files)}")

@@ -71,7 +71,7 @@ def open_sink(url: SinkUrl, running: Running) -> Nmea:
     if url.via is not None:
         url.refuse_others(("ttl",) if url.via == "udp" else ())
     elif url.rest == "pty":
-        url.refuse_others(())
+        url.refuse_others(("link",))
     elif is_terminal(url.rest):
         url.refuse_others(("baud",))
         default_hz = _serial_rate_hz(url)

@@ -95,6 +95,8 @@ class CappedFile:
         self._is_regular = self._path.is_file()
         if not self._is_regular:
             self._rotate_bytes = 0
+            if self._path.is_fifo():
+                os.set_blocking(self._handle, False)  # whoever should read it may not
             return
         self._bytes = os.fstat(self._handle).st_size
         self._is_torn = bool(self._bytes) and (os.pread(self._handle, 1, self._bytes - 1) != b"\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import stat
@@ -23,7 +24,7 @@ def is_terminal(path: str) -> bool:
     try:
         mode = Path(path).stat().st_mode
     except OSError:
-        return path.startswith("/dev/")
+        return path.startswith("/dev/") and not path.startswith("/dev/shm/")
     if not stat.S_ISCHR(mode):
         return False
     try:
@@ -70,7 +71,9 @@ class SerialPort:
         return bytes(_do(self._port.read, CHUNK_BYTES))
 
     def close(self) -> None:
-        """Release it."""
+        """Release it at once: what a device that takes nothing has not taken is given up."""
+        with suppress(OSError):
+            _do(self._port.reset_output_buffer)
         with suppress(OSError):
             _do(self._port.close)
 
@@ -119,14 +122,24 @@ class Pty:
 
     let_go = 0
 
-    def __init__(self) -> None:
+    def __init__(self, link: Path | None = None) -> None:
         """Make one that passes bytes on as they are.
 
+        Args:
+            link: a name that lasts, for the reader's settings: a symbolic link to the other end;
+                one that is there is replaced.
+
         Raises:
-            OSError: there are too many.
+            OSError: there are too many, or the link cannot be made.
         """
         import tty
 
+        if link is not None:
+            if link.is_symlink():
+                link.unlink()
+            elif link.exists():
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(link))
+        self._link = link
         self._end, other = os.openpty()
         self.path = os.ttyname(other)
         tty.setraw(other)
@@ -136,6 +149,12 @@ class Pty:
         self._rest = b""
         self._poll = select.poll()
         self._poll.register(self._end, 0)
+        if link is not None:
+            try:
+                link.symlink_to(self.path)
+            except OSError:
+                os.close(self._end)
+                raise
 
     def send(self, data: bytes) -> None:
         """Send to who reads the other end, if anybody does.
@@ -166,6 +185,11 @@ class Pty:
     def close(self) -> None:
         """Release it; who reads it sees its end."""
         os.close(self._end)
+        # Another run may have taken the name meanwhile.
+        if self._link is not None and self._link.is_symlink():
+            with suppress(OSError):
+                if str(self._link.readlink()) == self.path:
+                    self._link.unlink()
 
     def _has_reader(self) -> bool:
         return not any(event & select.POLLHUP for _, event in self._poll.poll(0))
@@ -183,12 +207,16 @@ class Pty:
 def open_pty(url: SinkUrl) -> Pty:
     """Make the pseudo terminal that an output's URL asks for, and say its name.
 
+    The setting `link` gives it another that stays the same from run to run.
+
     Raises:
-        InputError: there can be no more of them.
+        InputError: there can be no more of them, or the link cannot be made.
     """
+    link = url.settings.get("link")
     try:
-        pty = Pty()
+        pty = Pty(Path(link) if link else None)
     except OSError as error:
-        raise refusal(url, error, "close programs that use terminals") from None
-    say(f"output {url.name}: to be read at {pty.path}")
+        remedy = "give another link" if link else "close programs that use terminals"
+        raise refusal(url, error, remedy) from None
+    say(f"output {url.name}: to be read at {link or pty.path}")
     return pty

@@ -78,7 +78,7 @@ def test_what_cannot_work_is_refused_before_anything_is_opened(urls: list[str], 
     [
         ("jsonl:a?colour=red", "no setting 'colour' here; there are keep, rate, rotate_mb"),
         ("jsonl+udp://:9?keep=2", "no setting 'keep' here; there are rate, ttl"),
-        ("nmea:pty?baud=5", "no setting 'baud' here; there are rate"),
+        ("nmea:pty?baud=5", "no setting 'baud' here; there are link, rate"),
         ("jsonl:a?keep=x", "keep=x is no number from 0 to 10000"),
         ("jsonl+smoke://:9", "no way 'smoke'; there are tcp, tcpout, udp"),
         ("jsonl:pty", "a pseudo terminal is for nmea; give a file"),

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 import pytest
 
+from s4g.core.images import decode_rgb
 from s4g.runtime import sink_hub
 from s4g.runtime.fix import Fix, State
 from s4g.runtime.frames import Frame
@@ -319,7 +320,7 @@ def test_a_frame_is_handed_on_as_it_was_though_its_buffer_is_written_over() -> N
     hub.close()
     for moment in sink.moments:
         assert moment.jpeg is not None
-        shown = cv2.imdecode(np.frombuffer(moment.jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
+        shown = decode_rgb(moment.jpeg, "frame")
         assert np.abs(shown.astype(int) - PIXELS).max() < 60
         assert np.abs(shown.astype(int) - PIXELS).mean() < 4
         assert moment.seen is not None

@@ -104,6 +104,18 @@ def test_a_device_without_room_fails_each_time() -> None:
     file.close()
 
 
+def test_a_pipe_that_nobody_reads_fails_rather_than_waits(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    file = CappedFile(tmp_path / "pipe", 10, 1)
+    with pytest.raises(BlockingIOError):
+        for _ in range(100_000):
+            file.send(lines(1, 2, 3))
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY)
+    assert os.read(reader, 21) == lines(1, 2, 3)
+    file.close()
+    os.close(reader)
+
+
 def test_a_folder_that_is_gone_fails_until_it_is_back(tmp_path: Path) -> None:
     folder = tmp_path / "disk"
     folder.mkdir()

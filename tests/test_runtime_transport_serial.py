@@ -197,3 +197,34 @@ def test_the_name_of_a_pseudo_terminal_is_said(capsys: pytest.CaptureFixture[str
     assert isinstance(carrier, Pty)
     with closing(carrier):
         assert capsys.readouterr().err == f"output nmea:pty: to be read at {carrier.path}\n"
+
+
+def test_a_link_to_a_pseudo_terminal_lasts_from_run_to_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    link = tmp_path / "gps"
+    for _ in range(2):
+        carrier = open_carrier(parse_sink_url(f"nmea:pty?link={link}"), 4800)
+        assert isinstance(carrier, Pty)
+        reader = os.open(link, os.O_RDWR | os.O_NOCTTY)
+        carrier.send(b"here")
+        assert os.read(reader, 100) == b"here"
+        os.close(reader)
+        assert capsys.readouterr().err == f"output nmea:pty: to be read at {link}\n"
+        carrier.close()
+        assert not link.is_symlink()
+    link.symlink_to("/dev/pts/99999")  # a run that was killed leaves it behind
+    with closing(Pty(link)) as pty:
+        assert str(link.readlink()) == pty.path
+        with closing(Pty(link)) as second:
+            assert str(link.readlink()) == second.path
+
+
+def test_a_link_never_takes_the_place_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("keep")
+    for link, why in ((tmp_path / "notes", "File exists"), (tmp_path / "no/gps", "No such file")):
+        with pytest.raises(InputError) as refused:
+            open_carrier(parse_sink_url(f"nmea:pty?link={link}"), 4800)
+        assert str(refused.value).startswith(f"--to nmea:pty?link={link}: cannot be opened ({why}")
+        assert str(refused.value).endswith("; give another link")
+    assert (tmp_path / "notes").read_text() == "keep"

@@ -608,7 +608,7 @@ def test_a_second_run_makes_nothing_anew(
     import ways
 
     (tmp_path / "toy.toml").write_text(TOY)
-    monkeypatch.setattr(compare, "scenario_files", lambda: {"toy": tmp_path / "toy.toml"})
+    monkeypatch.setattr(compare, "scenario_files", lambda folder: {"toy": tmp_path / "toy.toml"})
     json_path = tmp_path / "figures.json"
     command = ["--out", str(toy_folder), "--way", "single", "--json", str(json_path)]
     first = CliRunner().invoke(compare.cli, command, catch_exceptions=False)

@@ -50,6 +50,7 @@ DeviceAllow=char-ttyTHS rw
 DeviceAllow=char-ttyACM rw
 DeviceAllow=char-ttyUSB rw
 DeviceAllow=char-ttyAMA rw
+DeviceAllow=char-ttyS rw
 DeviceAllow=char-drm rw
 DeviceAllow=char-nv* rw
 DeviceAllow=/dev/nvmap rw

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +90,18 @@ def test_a_file_gives_the_same_values_as_the_command_line(
 def test_most_options_of_the_command_are_tried_by_that() -> None:
     untried = {name for name, option in OPTIONS.items() if values_of(option) is None}
     assert untried == set()
+
+
+def test_the_documented_file_is_read(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs" / "service.md").read_text("utf-8")
+    example = re.search(r"^(?: {4}.+\n)+", page, re.M)
+    assert example is not None
+    path = tmp_path / "flight.toml"
+    path.write_text(textwrap.dedent(example[0]), encoding="utf-8")
+    values = parsed("--config", str(path))
+    assert values["pack_path"] == tmp_path / "region.s4gpack"
+    assert values["to"] == ("mavlink:telemetry", "nmea+tcp://127.0.0.1:10110?rate=5")
+    assert (values["rate"], values["metrics"], values["quiet"]) == (10.0, "9464", True)
 
 
 @pytest.fixture

@@ -104,10 +104,11 @@ def replay(
     )
     if asked.single and asked.start is not None:
         raise InputError(f"--start {asked.start}: with --single no frame comes first; give none")
-    tries = asked != plan
+    tries = asked != replace(plan, pack=asked.pack, encoder=asked.encoder)
     with ExitStack() as stack:
-        opened = _open(stack, asked, reader, other_model, pack is not None)
-        recorded, comparison = _rerun(*opened, asked, reader, out, overwrite)
+        opened, engine = _open(stack, asked, reader, other_model, pack is not None)
+        tries = _tell_differences(opened, engine, reader) or tries
+        recorded, comparison = _rerun(opened, engine, asked, reader, out, overwrite)
     for fault in reader.faults:
         say(f"note: {fault}; read up to there")
     return _report(reader, recorded, comparison, tries)
@@ -161,10 +162,9 @@ def _start(text: str) -> str | None:
 def _open(
     stack: ExitStack, plan: _Plan, reader: LogReader, other_model: bool, other_pack: bool
 ) -> tuple[Pack, Engine]:
-    """Open pack and encoder; tell how they differ from the flight's, or refuse them."""
-    from .cli_log import pack_identity, versions
+    """Open pack and encoder; refuse those that the flight did not have and nobody asked for."""
+    from .cli_log import pack_identity
     from .cli_open import open_pack_and_engine
-    from .log_format import printable
 
     flight = reader.flight
     if not plan.pack.is_file() and not other_pack:
@@ -181,17 +181,29 @@ def _open(
         raise InputError(
             f"{plan.pack}: is not the pack of the flight any more; pass it as --pack to try it"
         )
-    path = Path(engine.name)
-    if path.is_file() and flight.encoder_sha256 not in (None, sha256_file(path)):
-        then = printable(flight.encoder_path)
-        say(f"note: {path} is another file than the flight's encoder, {then}")
+    return pack, engine
+
+
+def _tell_differences(pack: Pack, engine: Engine, reader: LogReader) -> bool:
+    """Say what is not as it was in flight; tell whether pack, encoder or back end is another."""
+    from .cli_log import pack_identity, versions
+    from .log_format import printable
+
+    flight, path = reader.flight, Path(engine.name)
+    other_pack = pack_identity(pack) != flight.pack_sha256
+    if other_pack:
+        say(printable(f"note: {pack.path} is another pack than the flight's, {flight.pack_path}"))
+    other_encoder = path.is_file() and flight.encoder_sha256 not in (None, sha256_file(path))
+    if other_encoder:
+        then = flight.encoder_path
+        say(printable(f"note: {path} is another file than the flight's encoder, {then}"))
     if engine.backend != flight.backend:
         say(printable(f"note: runs on {engine.backend}, the flight on {flight.backend}"))
     now = versions()
     for name, version in flight.versions.items():
         if now.get(name) != version and name != "python":
             say(printable(f"note: {name} is {now.get(name)}, then {version}"))
-    return pack, engine
+    return other_pack or other_encoder or engine.backend != flight.backend
 
 
 def _rerun(

@@ -21,6 +21,7 @@ from .telemetry_sample import Sample
 
 FORMAT, VERSION = "s4g-flight-log", 1
 FLIGHT, STEPS, NOTES, PLACES = "/flight", "/steps", "/log", "/position"
+BOARD = "/board"
 PICTURES, RESIDUALS = "/frames", "/frames/residual"
 MAX_JSON_BYTES = 1 << 20
 MAX_SIDE_PX, MAX_PIXELS = 1 << 16, 1 << 27

@@ -197,15 +197,17 @@ def _next_chunk(file: IO[bytes], size: int) -> Chunk | None:
         opcode, length = _HEAD.unpack(head)
         if length > size - file.tell():
             raise Malformed(f"byte {at}: {_CUT}")
-        if opcode == Opcode.DATA_END:
+        if length > MAX_RECORD_BYTES:
+            raise Malformed(f"byte {at}: a record of {length} bytes, more than {MAX_RECORD_BYTES}")
+        data = file.read(length)
+        if opcode == Opcode.DATA_END and length == 4:
             return None
         if opcode != Opcode.CHUNK:
-            file.seek(length, io.SEEK_CUR)  # the header, indexes: nothing that is needed
+            if not _is_passed_over(opcode, data, at):
+                raise Malformed(f"byte {at}: a record that s4g-run does not write")
             continue
-        if length > MAX_RECORD_BYTES:
-            raise Malformed(f"byte {at}: a chunk of {length} bytes, more than {MAX_RECORD_BYTES}")
         try:
-            chunk: Chunk = Chunk.read(ReadDataStream(io.BytesIO(file.read(length))))
+            chunk: Chunk = Chunk.read(ReadDataStream(io.BytesIO(data)))
         except _BROKEN:
             raise Malformed(f"byte {at}: a chunk is damaged") from None
         if chunk.compression:
@@ -213,6 +215,20 @@ def _next_chunk(file: IO[bytes], size: int) -> Chunk | None:
         if zlib.crc32(chunk.data) != chunk.uncompressed_crc:
             raise Malformed(f"byte {at}: a chunk does not match its checksum")
         return chunk
+
+
+def _is_passed_over(opcode: int, data: bytes, at: int) -> bool:
+    """Tell whether a record is the file's header, or an index of the chunk before it.
+
+    Neither is needed, nor has it a checksum; but a chunk must not pass for one by a flipped bit.
+    """
+    if opcode == Opcode.HEADER:
+        return at == len(MCAP0_MAGIC)
+    return (
+        opcode == Opcode.MESSAGE_INDEX
+        and len(data) >= 6
+        and struct.unpack_from("<I", data, 2) == (len(data) - 6,)
+    )
 
 
 def _of_chunk(chunk: Chunk, topics: dict[int, str]) -> Iterator[tuple[str, Message]]:

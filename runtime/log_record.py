@@ -14,7 +14,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +22,13 @@ import numpy as np
 from ..core.console import say
 from ..core.errors import S4GError
 from ..core.files import why_not_written
+from .board import Board, Reading
 from .fix import Fix
 from .frame_buffers import FrameBuffers, Pixels
 from .frames import Frame
 from .log_folder import flight_folder, make_room, segment_path, sync_folder
 from .log_format import (
+    BOARD,
     EXACT,
     FLIGHT,
     LOSSY,
@@ -138,6 +140,7 @@ class Recorder:
         self._trouble = ""
         self._said_state = ""
         self._unsynced = 0  # steps that a power cut would take
+        self._board: Reading | None = None
         self._open_segment(0, self._now_ns())
         self._thread = threading.Thread(target=self._run, name="s4g-log", daemon=True)
         self._thread.start()
@@ -244,8 +247,16 @@ class Recorder:
 
     def _sync(self) -> None:
         if self._segment is not None:
+            self._write_board(self._segment)
             self._segment.sync()
             self._unsynced = 0
+
+    def _write_board(self, segment: Segment) -> None:
+        """Write what the machine's sensors said last, where somebody reads them."""
+        reading = Board.latest
+        if reading is not None and reading is not self._board:
+            segment.add(BOARD, 0, dump(asdict(reading)), self._now_ns())
+            self._board = reading
 
     def _keep(self, item: _Noted | _Said) -> None:
         number = item.number if isinstance(item, _Noted) else self._steps
@@ -373,7 +384,7 @@ class Recorder:
         if segment is None:
             return
         text = (
-            f"end: {self._steps} steps, {self.lost_steps + self.unwritten} lost, "
+            f"{self._steps} steps, {self.lost_steps + self.unwritten} lost, "
             f"{self.lost_pictures} pictures left out"
         )
         self._try(lambda: self._write_line(_Said(time_ns, _INFO, "end", text)))

@@ -148,7 +148,8 @@ class Comparison:
         self.pairs += 1
         self.recorded[str(recorded.get("state"))] += 1
         self.replayed[replayed.state.value] += 1
-        names = sorted({*recorded, *made} - {"latency_ms"})
+        # In the order of `fixes.jsonl`: the state before what follows from it.
+        names = [name for name in {**made, **recorded} if name != "latency_ms"]
         differ = [name for name in names if recorded.get(name) != made.get(name)]
         self.same += not differ
         if differ and self.first is None:

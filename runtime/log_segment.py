@@ -10,7 +10,7 @@ from typing import Any
 
 from mcap.writer import CompressionType, Writer
 
-from .log_format import FLIGHT, NOTES, PICTURES, PLACES, RESIDUALS, STEPS
+from .log_format import BOARD, FLIGHT, NOTES, PICTURES, PLACES, RESIDUALS, STEPS
 
 # A picture completes a chunk at once; without pictures `sync` does.
 _CHUNK_BYTES = 64 << 10
@@ -45,6 +45,7 @@ uint32 nanosec
 _TOPICS = {
     FLIGHT: ("s4g.Flight", "jsonschema", _JSON, "json"),
     STEPS: ("s4g.Step", "jsonschema", _JSON, "json"),
+    BOARD: ("s4g.Board", "jsonschema", _JSON, "json"),
     NOTES: ("foxglove.Log", "jsonschema", _LOG, "json"),
     PLACES: ("foxglove.LocationFix", "jsonschema", _LOCATION, "json"),
     PICTURES: ("sensor_msgs/msg/CompressedImage", "ros2msg", _IMAGE, "cdr"),

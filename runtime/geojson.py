@@ -7,7 +7,6 @@ known. What was not told is left out of the properties.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,11 +28,15 @@ class GeoJsonTrack:
 
     Attributes:
         segment: number of stretches without a gap so far, less one.
-        line: positions of the last one, or of its last part.
+        line: coordinates of the last one, or of its last part, as text.
+        last: the last of them.
+        count: how many they are.
     """
 
     segment: int = -1
-    line: tuple[Position, ...] = ()
+    line: bytes = b""
+    last: bytes = b""
+    count: int = 0
 
     @property
     def ends(self) -> bytes:
@@ -50,23 +53,28 @@ class GeoJsonTrack:
         Raises:
             ValueError: it has no position.
         """
-        position = position_of(moment)
+        here = json.dumps(position_of(moment), separators=(",", ":")).encode()
+        ended = b""
         if self.segment < 0 or is_apart:
             ended = self._line()
-            track = GeoJsonTrack(self.segment + 1, (position,))
-        elif len(self.line) >= LONGEST_LINE:
+            track = GeoJsonTrack(self.segment + 1, here, here, 1)
+        elif self.count >= LONGEST_LINE:
             ended = self._line()
-            track = GeoJsonTrack(self.segment, (self.line[-1], position))
+            track = GeoJsonTrack(self.segment, self.last + b"," + here, here, 2)
         else:
-            ended = b""
-            track = GeoJsonTrack(self.segment, (*self.line, position))
+            line = self.line + b"," + here
+            track = GeoJsonTrack(self.segment, line, here, self.count + 1)
         between = b"" if self.segment < 0 else _BETWEEN
         return ended + between + geojson_point(moment, track.segment), track
 
     def _line(self) -> bytes:
-        if len(self.line) < 2:
+        if self.count < 2:
             return b""
-        return _BETWEEN + geojson_line(self.line, self.segment)
+        return (
+            _BETWEEN + b'{"type":"Feature","geometry":{"type":"LineString","coordinates":['
+            + self.line
+            + b']},"properties":{"segment":%d}}' % self.segment
+        )  # fmt: skip
 
 
 def position_of(moment: Moment) -> Position:
@@ -106,18 +114,9 @@ def geojson_point(moment: Moment, segment: int) -> bytes:
         "agl_m": _rounded(fix.agl_m, 2),
         "anchor_age_s": _rounded(fix.anchor_age_s, 3),
     }
-    return _feature("Point", position_of(moment), properties)
-
-
-def geojson_line(positions: Sequence[Position], segment: int) -> bytes:
-    """Return a line along two or more positions as a Feature on one line."""
-    return _feature("LineString", positions, {"segment": segment})
-
-
-def _feature(kind: str, coordinates: Sequence[Any], properties: dict[str, Any]) -> bytes:
     value = {
         "type": "Feature",
-        "geometry": {"type": kind, "coordinates": coordinates},
+        "geometry": {"type": "Point", "coordinates": position_of(moment)},
         "properties": {key: value for key, value in properties.items() if value is not None},
     }
     return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _S = TypeVar("_S")
 
+_NUMBER = "{n}"
 SYNC_S = 1.0  # at a power cut this much is lost
 
 
@@ -54,14 +56,25 @@ def may_overwrite(running: Running) -> bool:
 
 
 def file_of(url: SinkUrl, example: str) -> Path:
-    """Return the file that a URL names.
+    """Return the file that a URL names; `{n}` in its name becomes one more than there is.
+
+    So a run that is started again, by hand or after a crash, neither fails nor takes away what the
+    one before has written. A number, as the clock of a drone that has just booted may be wrong.
 
     Raises:
         InputError: it names a host, or nothing.
     """
     if url.via is not None or not url.rest:
         raise InputError(f"--to {url.url}: expected {url.kind}:FILE, such as {url.kind}:{example}")
-    return Path(url.rest)
+    path = Path(url.rest)
+    if _NUMBER not in path.name:
+        return path
+    pattern = re.escape(path.name).replace(re.escape(_NUMBER), "([0-9]{1,9})", 1)
+    numbers = [0]
+    with contextlib.suppress(OSError):  # a folder that is not there is told later
+        found = (re.fullmatch(pattern, other.name) for other in path.parent.iterdir())
+        numbers += [int(match[1]) for match in found if match]
+    return path.with_name(path.name.replace(_NUMBER, f"{max(numbers) + 1:03d}", 1))
 
 
 def log_time_ns(moment: Moment) -> int:

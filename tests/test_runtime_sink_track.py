@@ -239,6 +239,17 @@ def test_an_existing_file_is_kept_unless_told_otherwise(kind: str, tmp_path: Pat
     assert len(points_of(path)[0]) == 3
 
 
+def test_a_numbered_file_follows_the_highest_there_is(tmp_path: Path) -> None:
+    for name in ("a-002.gpx", "a-10.gpx", "a-x.gpx", "b-077.gpx", "a-011.gpx.bak"):
+        (tmp_path / name).write_text("mine")
+    for expected in ("a-011.gpx", "a-012.gpx"):
+        url = t.url(f"gpx:{tmp_path}/a-{{n}}.gpx")
+        t.write_all(sink_gpx.open_sink(url, t.running(overwrite=True)), t.flight(3, range(0)))
+        assert len(points_of(tmp_path / expected)[0]) == 3
+    assert (tmp_path / "a-10.gpx").read_text() == "mine"
+    assert sink_file.file_of(t.url("gpx:none/t{n}.gpx"), "x").name == "t001.gpx"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_folder_that_is_missing_is_refused(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "absent" / f"track.{kind}"

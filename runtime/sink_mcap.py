@@ -197,9 +197,7 @@ def open_sink(url: SinkUrl, running: Running) -> McapSink:
     try:
         import mcap.writer  # noqa: F401
     except ImportError:
-        raise InputError(
-            f"--to {url.url}: needs the library mcap; install it with pip install 's4g[outputs]'"
-        ) from None
+        raise InputError(f"--to {url.url}: needs mcap; pip install 's4g[outputs]'") from None
     frame_period_s = None if frames == "none" else 1 / frame_rate_hz
     return create_for(
         url,

@@ -311,9 +311,7 @@ def open_sink(url: SinkUrl, running: Running) -> RosbagSink:
     try:
         import rosbags.rosbag2  # noqa: F401
     except ImportError:
-        raise InputError(
-            f"--to {url.url}: needs the library rosbags; install it with pip install 's4g[outputs]'"
-        ) from None
+        raise InputError(f"--to {url.url}: needs rosbags; pip install 's4g[outputs]'") from None
     frame_id = url.settings.get("frame_id", "drone")
     return RosbagSink(url.name, path, may_overwrite(running), topic, frame_id)
 

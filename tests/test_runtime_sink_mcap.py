@@ -410,7 +410,5 @@ def test_a_missing_library_is_told_with_the_remedy(
     url = f"mcap:{tmp_path}/a.mcap"
     with pytest.raises(InputError) as error:
         sink_mcap.open_sink(t.url(url), t.running())
-    assert str(error.value) == (
-        f"--to {url}: needs the library mcap; install it with pip install 's4g[outputs]'"
-    )
+    assert str(error.value) == (f"--to {url}: needs mcap; pip install 's4g[outputs]'")
     assert not (tmp_path / "a.mcap").exists()

@@ -317,6 +317,4 @@ def test_a_missing_library_is_told_with_the_remedy(
     url = f"rosbag:{tmp_path}/bag"
     with pytest.raises(InputError) as error:
         sink_rosbag.open_sink(t.url(url), t.running())
-    assert str(error.value) == (
-        f"--to {url}: needs the library rosbags; install it with pip install 's4g[outputs]'"
-    )
+    assert str(error.value) == (f"--to {url}: needs rosbags; pip install 's4g[outputs]'")

@@ -132,7 +132,9 @@ class _Lane:
         self._frames = Thinning(1 / rate_hz if rate_hz and sink.wants_frames else 0.0)
         self._pictures_taken = Thinning(sink.frame_period_s)
         self._pace = _pace(sink, rate_hz, is_now)
-        self._keeps_all = sink.wants_all or not is_now
+        # What is said at a rate of its own needs the newest frame alone: none is missed.
+        self._is_ticking = isinstance(self._pace, Ticks)
+        self._keeps_all = (sink.wants_all and not self._is_ticking) or not is_now
         self._changed = threading.Condition()
         self._waiting: deque[Seen] = deque()
         self._pictures = 0
@@ -158,7 +160,7 @@ class _Lane:
     def put(self, seen: Seen) -> None:
         with self._changed:
             if self._waiting and (not self._keeps_all or len(self._waiting) >= _WAITING):
-                self._dropped += 1
+                self._dropped += not self._is_ticking
                 self._pictures -= self._waiting.popleft().picture is not None
             self._waiting.append(seen)
             self._pictures += seen.picture is not None

@@ -267,6 +267,16 @@ def test_a_live_output_with_a_rate_goes_on_where_no_frame_comes() -> None:
     assert all(moment.utc_s is not None for moment in sink.moments)
 
 
+def test_frames_between_the_moments_of_a_live_output_are_not_missed() -> None:
+    sink = Recorder(wants_all=True, default_rate_hz=0.1)
+    hub = outputs(sink, is_live=True)
+    for number in range(50):
+        hub.observe(frame(time.monotonic(), number))
+    until(lambda: len(sink.moments) == 1)
+    hub.close()
+    assert hub.status() == [SinkStatus("recorder", "closed", 1, 0, 0, 0, None)]
+
+
 def test_a_moment_tells_utc_delay_and_places_taken_up() -> None:
     live, late = Recorder(wants_all=False), time.monotonic() - 0.25
     tracker: Any = SimpleNamespace(resets=3)

@@ -386,13 +386,10 @@ class Localiser:
                 self._seen = View(self._view, plan.footprint_m, center_m, attitude.agl_m)
             if isinstance(queries, Reason):
                 return Finding(plan, reason=queries)
-            if (
-                done == 0
-                and within is not None
-                and self._is_better_elsewhere(plan, queries, within)
-            ):
-                within = None
             evidence = self._match(plan, queries, done, evidence, within, clock)
+            if done == 0 and within is not None and self._is_elsewhere(plan, queries, evidence):
+                within = None
+                evidence = self._match(plan, queries, done, None, within, clock)
             estimate = self._locate(plan, evidence, attitude)
             clock.done("locate")
             done = count
@@ -433,15 +430,18 @@ class Localiser:
             clock.done("embed")
         return queries
 
-    def _is_better_elsewhere(self, plan: PatchPlan, queries: Embeddings, within: Gate) -> bool:
+    def _is_elsewhere(self, plan: PatchPlan, queries: Embeddings, evidence: Evidence) -> bool:
         """Tell whether the tile most like the middle of the frame puts the drone beyond a gate.
 
         Without rivals the best of a few tiles would pass for the place.
         """
+        gate = evidence.within
+        if gate is None or evidence.scores[0, 0] >= gate.sure_score:
+            return False
         ids, _ = self.pack.search(queries[:1], plan.level, 1)
         tile_m = np.array([self.pack.east_m[ids[0, 0]], self.pack.north_m[ids[0, 0]]])
         drone_m = tile_m - plan.centers_m[0]
-        return math.dist(drone_m, (within.east_m, within.north_m)) > within.radius_m
+        return math.dist(drone_m, (gate.east_m, gate.north_m)) > gate.radius_m
 
     def _match(
         self,

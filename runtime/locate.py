@@ -8,6 +8,7 @@ share of probability it holds says how far to trust it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -96,11 +97,13 @@ class Gate:
         east_m: in the pack's frame.
         north_m: in the pack's frame.
         radius_m: how far off it may be.
+        sure_score: cosine from which on the middle of a frame is not looked up elsewhere as well.
     """
 
     east_m: float
     north_m: float
     radius_m: float
+    sure_score: float = math.inf
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,9 @@ _R95_PER_SIGMA = 2.448
 _TAKEN_MASS = 0.99
 # Where the belief holds so much around it, tiles elsewhere are not looked at.
 _GATED_MASS = 0.99
+# A frame is compared with the whole pack this often, and whenever it is less like the best tile
+# nearby than frames usually are: without rivals any tile would pass for the place.
+_COMPARE_S, _LESS_THAN_USUAL, _USUAL_SHARE = 1.0, 0.05, 0.1
 # Probability a second that all is wrong.
 _LEAK_PER_S = 1e-3
 # A place that is this uncertain, in footprints, is none any more: the next is taken up at once.
@@ -123,6 +126,8 @@ class Tracker:
         self._gated = 0.0  # what the belief held of a gate
         self._steady_m = 0.0
         self._bias = PoseBias()
+        self._usual_score: float | None = None  # cosine of the best tile of matched frames
+        self._compared_t = -math.inf  # when one was last looked up in the whole pack
         smallest_m = min(level.footprint_m for level in pack.levels)
         # A drone beyond the border may still see ground of the pack.
         more_m = max(level.footprint_m for level in pack.levels)
@@ -173,7 +178,7 @@ class Tracker:
         if place is None or place.sigma_m > self._footprint_m:
             return expected
         east, north = (float(v) for v in place.position_m)
-        near = Gate(east, north, self._reach_m(place) + self._footprint_m / 2)
+        near = Gate(east, north, self._reach_m(place) + self._footprint_m / 2, self._sure_score(t))
         # A frame that did not match there may show another place, and now and then one is looked
         # at that could.
         self._gated = self.track.held * (1 - _LEAK_PER_S * max(t - self.track.t, 0.0))
@@ -181,6 +186,13 @@ class Tracker:
         # Under a wrong heading some tile nearby always fits best: let all of the pack compete.
         sure = sure and sample.yaw_known and sample.agl_known
         return replace(expected, near=near, only_near=sure)
+
+    def _sure_score(self, t: float) -> float:
+        """Return from which cosine on the best tile nearby is taken for the best of all."""
+        if self._usual_score is None or t - self._compared_t >= _COMPARE_S:
+            self._compared_t = t
+            return math.inf
+        return self._usual_score - _LESS_THAN_USUAL
 
     def without(self, frame: int, t: float | None, file: str | None, reason: Reason) -> Fix:
         """Return what is said of a frame that cannot be looked at, or of none at all."""
@@ -302,6 +314,7 @@ class Tracker:
     def _shift(self, seconds: float) -> None:
         """Set remembered times back with the clock."""
         self._pose_t += seconds
+        self._compared_t += seconds
         self._anchor_t = None if self._anchor_t is None else self._anchor_t + seconds
         self._doubted_t = None if self._doubted_t is None else self._doubted_t + seconds
         self._sure_t = None if self._sure_t is None else self._sure_t + seconds
@@ -401,6 +414,9 @@ class Tracker:
             place, sigma_m = exact
         self._tail.correct(place, sigma_m)
         self._anchor_t = t
+        score = float(evidence.scores[0, 0])
+        usual = score if self._usual_score is None else self._usual_score
+        self._usual_score = usual + _USUAL_SHARE * (score - usual)
         self._learn_from_places(sample, evidence, own, news)
         return True
 

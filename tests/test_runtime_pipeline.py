@@ -456,14 +456,16 @@ def test_a_camera_that_shows_nothing_gives_no_fix(pack, localiser, toy_flight) -
     assert (fix.state, fix.reason, fix.t, stages) == (State.NO_FIX, Reason.NO_FRAMES, 7.0, {})
 
 
-def gated(pack, localiser, flight, away_m: float) -> tuple[Finding, Gate]:
+def gated(
+    pack, localiser, flight, away_m: float, sure_score: float = math.inf
+) -> tuple[Finding, Gate]:
     """Match the flight's first frame, looking for it alone within 30 m of a place east of it."""
     frame = next(iter(PhotoFiles(flight.photos).frames()))
     sample = read_telemetry(flight.telemetry).at(frame)
     assert not isinstance(sample, Reason)
     lat, lon = read_truth(flight.truth).at(frame.file, frame.t)
     east_m, north_m = (float(v) for v in pack.frame.to_local(lat, lon))
-    gate = Gate(east_m + away_m, north_m, 30.0)
+    gate = Gate(east_m + away_m, north_m, 30.0, sure_score)
     return localiser.find(frame, sample, StageClock(), Expected(near=gate, only_near=True)), gate
 
 
@@ -485,3 +487,10 @@ def test_a_frame_that_does_not_match_where_it_is_expected_is_looked_for_everywhe
         (finding.estimate.east_m, finding.estimate.north_m), (gate.east_m, gate.north_m)
     )
     assert found_m == pytest.approx(120.0, abs=5.0)
+
+
+def test_a_frame_as_like_its_place_as_frames_usually_are_is_not_looked_up_elsewhere(
+    pack, localiser, toy_flight
+) -> None:
+    finding, gate = gated(pack, localiser, toy_flight, -120.0, sure_score=-1.0)
+    assert finding.evidence.within == gate

@@ -667,3 +667,19 @@ def test_a_heading_that_nobody_tells_teaches_nothing_about_the_compass() -> None
         finding = flight.finding(ahead_m, cmath.rect(0.8, -math.radians(8.0)))
         flight.step(replace(finding, seen=under(flight, 0.0).seen))
     assert expected_next(flight).correction == Correction()
+
+
+def test_a_frame_is_compared_with_the_whole_pack_each_second_and_when_it_seems_less_like() -> None:
+    flight = Flight()
+    flight.fly(10)
+    sure = []
+    for _ in range(8):
+        gate = expected_next(flight).within
+        assert gate is not None
+        sure.append(gate.sure_score)
+        flight.step()
+    assert sure.count(math.inf) == round(8 * PERIOD_S / 1.0)
+    usual = [score for score in sure if score < math.inf]
+    best = flight.finding(flight.place_m).evidence
+    assert best is not None
+    assert all(abs(score + 0.05 - best.scores[0, 0]) < 0.1 for score in usual)

@@ -12,7 +12,6 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 from ..core.errors import InputError
@@ -113,19 +112,6 @@ class SafeFile:
             raise InputError(f"{path}: cannot write {why_not_written(error)}") from None
         self.size = 0
         self._synced_s = time.monotonic()
-
-    def __enter__(self) -> SafeFile:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the file."""
-        self.close()
 
     @property
     def is_gone(self) -> bool:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import os
 import resource
 import runpy
 import shutil
@@ -266,6 +267,19 @@ def test_a_name_that_cannot_be_is_refused(kind: str, tmp_path: Path) -> None:
     assert str(error.value) == f"{path}: cannot write (File name too long); choose a shorter name"
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_folder_that_may_not_be_written_is_refused(kind: str, tmp_path: Path) -> None:
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0o555)
+    with pytest.raises(InputError) as error:
+        open_track(folder / f"track.{kind}")
+    assert str(error.value) == (
+        f"{folder}/track.{kind}: cannot write (Permission denied); change the permissions or "
+        "choose another place"
+    )
+
+
 def test_a_url_without_a_file_is_refused() -> None:
     for text in ("gpx:", "gpx+udp://127.0.0.1:10110"):
         with pytest.raises(InputError) as error:
@@ -449,3 +463,23 @@ def test_a_cut_file_is_whole_again_without_its_last_line(kind: str, share: float
         found = sum(feature["geometry"]["type"] == "Point" for feature in features)
     marker = b"</trkpt>\n" if kind == "gpx" else b'"type":"Point"'
     assert cut.count(marker) - 1 <= found <= 16
+
+
+MENDED = {
+    "gpx": "sed -i '$d' track.gpx && echo '</trkseg></trk></gpx>' >> track.gpx",
+    "geojson": "sed -i '$d' track.geojson && sed -i '$s/,$//' track.geojson && "
+    "echo ']}' >> track.geojson",
+}
+
+
+@pytest.mark.skipif(shutil.which("sed") is None, reason="sed is not installed")
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_commands_in_the_documentation_mend_a_cut_track(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"track.{kind}"
+    t.write_all(open_track(path), t.flight())
+    data = path.read_bytes()
+    marker = b"<trkpt" if kind == "gpx" else b'"Point"'
+    parts = data.split(marker)
+    path.write_bytes(marker.join(parts[:15]) + marker)  # cut in the middle of the 15th point
+    subprocess.run(["sh", "-c", MENDED[kind]], cwd=tmp_path, check=True, timeout=60)
+    assert [len(segment) for segment in points_of(path)] == [8, 6]

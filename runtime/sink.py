@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import parse_qsl, unquote
 
+from ..core.console import say
 from ..core.errors import InputError
 from .fix import Fix
 
@@ -29,7 +31,8 @@ class Moment:
     Attributes:
         fix: what is said of the time `fix.t`; it has a position only in TRACK and DEGRADED.
         utc_s: that time in Unix seconds, None where nobody knows.
-        delay_s: from that time to when the moment was handed over; 0 of files.
+        delay_s: from that time to when the moment was handed over; 0 of files, unless they are
+            played back at their pace.
         resets: how often another place was taken up than the one believed before.
         seen: the frame behind it, without its pixels and without `finding`, as it may wait for
             long; None between frames.
@@ -161,6 +164,12 @@ class SinkUrl:
         if match is None or not 0 <= (port := int(match[4])) <= 65535:
             raise InputError(f"--to {self.url}: expected HOST:PORT after {self.kind}+{self.via}://")
         return match["v6"] or match["host"] or default_host, port
+
+
+def tell_user(message: str) -> None:
+    """Say something, from an output's thread; one that cannot be said must not end the output."""
+    with suppress(OSError, ValueError):  # stderr on a full disk, or closed
+        say(message)
 
 
 def parse_sink_url(url: str) -> SinkUrl:

@@ -15,11 +15,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..core.console import say
 from .frame_buffers import FrameBuffers
 from .frame_jpeg import keep_frame
 from .observe import Observation
-from .sink import Moment, Sink
+from .sink import Moment, Sink, tell_user
 from .sink_pace import Due, EachFrame, Multiples, Pace, Seen, Thinning, Ticks
 from .utc import Utc
 
@@ -182,13 +181,13 @@ class _Lane:
         self._thread.join(max(deadline_s - time.monotonic(), 0.0))
         if self._thread.is_alive():
             self._state = "stuck"
-            say(f"output {self._sink.name}: does not end; left behind")
+            tell_user(f"output {self._sink.name}: does not end; left behind")
 
     def say_losses(self) -> None:
         in_hand = self._state == "stuck"
         missed = self._dropped + self._errors + len(self._waiting) + in_hand
         if missed and self._sink.wants_all:
-            say(f"output {self._sink.name}: {self._sent} fixes written, {missed} left out")
+            tell_user(f"output {self._sink.name}: {self._sent} fixes written, {missed} left out")
 
     def _run(self) -> None:
         idle_s = time.monotonic()
@@ -230,7 +229,7 @@ class _Lane:
                 self._state = "open"
                 if self._is_loss_told:
                     self._is_loss_told = False
-                    say(f"output {self._sink.name}: works again")
+                    tell_user(f"output {self._sink.name}: works again")
         else:
             self._errors += 1
 
@@ -267,7 +266,7 @@ class _Lane:
         if is_news and (self._told_s is None or now_s - self._told_s >= _QUIET_S):
             self._told_s = now_s
             self._is_loss_told = True
-            say(f"output {self._sink.name}: {self._error}; fixes go on, it is tried again")
+            tell_user(f"output {self._sink.name}: {self._error}; fixes go on, it is tried again")
 
 
 def _pace(sink: Sink, rate_hz: float | None, is_now: bool) -> Pace:

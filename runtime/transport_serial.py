@@ -16,6 +16,7 @@ from .sink import SinkUrl
 from .transport import CHUNK_BYTES, Reopened, refusal
 
 _WRITE_S = 0.5
+_PTYS = "/dev/pts/"
 _PORTS = ("ttyUSB*", "ttyACM*", "ttyAMA*", "ttyTHS*", "serial/by-id/*")
 
 
@@ -127,7 +128,7 @@ class Pty:
 
         Args:
             link: a name that lasts, for the reader's settings: a symbolic link to the other end;
-                one that is there is replaced.
+                one to another pseudo terminal is replaced.
 
         Raises:
             OSError: there are too many, or the link cannot be made.
@@ -135,9 +136,9 @@ class Pty:
         import tty
 
         if link is not None:
-            if link.is_symlink():
+            if link.is_symlink() and str(link.readlink()).startswith(_PTYS):
                 link.unlink()
-            elif link.exists():
+            elif link.is_symlink() or link.exists():
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(link))
         self._link = link
         self._end, other = os.openpty()

@@ -6,7 +6,7 @@ import socket
 import time
 from contextlib import suppress
 
-from ..core.console import say
+from .sink import tell_user
 from .transport import CHUNK_BYTES
 
 CLIENTS = 16
@@ -133,4 +133,4 @@ class TcpServer:
         self.let_go += 1
         if time.monotonic() - self._told_s >= _QUIET_S:
             self._told_s = time.monotonic()
-            say(f"output {self._name}: client {client.name} {why}; it was let go")
+            tell_user(f"output {self._name}: client {client.name} {why}; it was let go")

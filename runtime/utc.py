@@ -14,6 +14,8 @@ from ..core.errors import InputError
 
 # A clock that shows more than this, September 2001, counts from 1970: no video lasts that long.
 _UNIX_FROM_S = 1e9
+_CLOSE_S = 1e-3
+_TRIES = 5
 _LATEST_S = 253402300799.0  # the last second of the year 9999
 
 
@@ -36,10 +38,25 @@ class Utc:
         if t is None:
             return None
         if self._is_live:
-            return time.time() - time.monotonic() + t
+            return _unix_minus_monotonic_s() + t
         if self._epoch_s is not None:
             return self._epoch_s + t
         return t if _UNIX_FROM_S <= t <= _LATEST_S else None
+
+
+def _unix_minus_monotonic_s() -> float:
+    """Return how much the one clock shows more than the other, read within a millisecond."""
+    best_s, offset_s = math.inf, 0.0
+    for _ in range(_TRIES):
+        before_s = time.monotonic()
+        unix_s = time.time()
+        after_s = time.monotonic()
+        if after_s - before_s < best_s:
+            # Another thread may run between two readings.
+            best_s, offset_s = after_s - before_s, unix_s - (before_s + after_s) / 2
+        if best_s < _CLOSE_S:
+            break
+    return offset_s
 
 
 def parse_epoch(text: str) -> float:

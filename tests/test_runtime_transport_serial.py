@@ -222,9 +222,11 @@ def test_a_link_to_a_pseudo_terminal_lasts_from_run_to_run(
 
 def test_a_link_never_takes_the_place_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "notes").write_text("keep")
-    for link, why in ((tmp_path / "notes", "File exists"), (tmp_path / "no/gps", "No such file")):
+    (tmp_path / "other").symlink_to(tmp_path / "notes")
+    for name, why in (("notes", "File exists"), ("other", "File exists"), ("no/gps", "No such")):
+        link = tmp_path / name
         with pytest.raises(InputError) as refused:
             open_carrier(parse_sink_url(f"nmea:pty?link={link}"), 4800)
         assert str(refused.value).startswith(f"--to nmea:pty?link={link}: cannot be opened ({why}")
         assert str(refused.value).endswith("; give another link")
-    assert (tmp_path / "notes").read_text() == "keep"
+    assert (tmp_path / "notes").read_text() == (tmp_path / "other").read_text() == "keep"

@@ -21,12 +21,13 @@ _COMMON = ("heartbeat", "statustext", "named_value_float")
 _TO_AUTOPILOT = ("gps_input", "global_position_sensor", "odometry", "external_position_estimate")
 _SETTINGS = (
     "as", "messages", "sysid", "compid", "sensor_id", "gps_id", "ground_alt", "origin", "sign",
-    "hdop", "satellites", "baud",
+    "hdop", "satellites", "baud", "hold",
 )  # fmt: skip
 _LINKS = {"udp": "udpout", "udpin": "udpin", "tcp": "tcp"}
 _GCS_SYSTEM, _GCS_COMPONENT = 200, 1
 _COMPONENT = 197  # MAV_COMP_ID_VISUAL_INERTIAL_ODOMETRY
 _DEFAULT_BAUD = 115_200
+HOLD_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class MavlinkOptions:
         ground_alt_m: of the ground above mean sea level, None where unknown.
         origin: that the vehicle is asked to take, None where it has its own.
         key: file with the key for signatures, None for none.
+        hold_s: for which another place than before has to stand until it is sent.
         address: of the link, None for that of `--telemetry`.
     """
 
@@ -61,6 +63,7 @@ class MavlinkOptions:
     ground_alt_m: float | None
     origin: Origin | None
     key: Path | None
+    hold_s: float
     address: Address | None
 
 
@@ -88,6 +91,7 @@ def read_options(url: SinkUrl) -> MavlinkOptions:
         ground_alt_m=url.number("ground_alt", 0.0, -500.0, 9000.0) if ground else None,
         origin=_origin(url),
         key=Path(url.settings["sign"]) if "sign" in url.settings else None,
+        hold_s=0.0 if to_gcs else url.number("hold", HOLD_S, 0.0, 600.0),
         address=_address(url),
     )
 

@@ -20,6 +20,7 @@ from . import mavlink_messages as messages
 from . import mavlink_status as status
 from .cli_part import Running
 from .fix import Fix, State
+from .mavlink_hold import Hold
 from .mavlink_local import Measure, ardupilot_metres, px4_metres
 from .mavlink_messages import Place
 from .mavlink_options import read_options
@@ -71,6 +72,7 @@ class MavlinkSink:
         self._is_live = running.is_live
         self._measure: Measure = px4_metres if options.receiver == "px4" else ardupilot_metres
         signer = None if options.key is None else Signer(options.key, self._label)
+        self._hold = Hold(options.hold_s)
         self.vehicle = Vehicle(options.follow)
         self.withheld: dict[str, int] = {}
         self._said: set[str] = set()
@@ -96,10 +98,17 @@ class MavlinkSink:
             self._withhold("vehicle", "no autopilot's HEARTBEAT has come yet; nothing is sent")
             return
         place = messages.place_of(fix, moment.utc_s, self._speed_sigma_mps(fix))
+        is_held = self._hold.keeps(place is not None, fix.t, moment.resets)
         # A live fix carries the time of this machine's clock, which goes on while it waits.
         sent_s = now_s if self._is_live else (fix.t or 0.0) + moment.delay_s
         if place is not None and sent_s - place.t > STALE_S:
             self._withhold("stale", f"a fix was over {STALE_S:g} s old and was not sent")
+        elif place is not None and is_held:
+            self._withhold(
+                "hold",
+                f"another place was taken up; it is sent once it has stood for "
+                f"{self._hold.seconds:g} s (hold=)",
+            )
         elif place is not None:
             self._send_place(place, fix, moment.resets, sent_s, now_s)
         if "named_value_float" in self._options.kinds and self._is_due("values", _VALUES_S, now_s):

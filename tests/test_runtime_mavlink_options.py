@@ -18,7 +18,7 @@ def read(url: str) -> MavlinkOptions:
 
 def test_left_alone_it_speaks_to_ardupilot_as_the_vehicles_odometry_component() -> None:
     assert read(UDP) == MavlinkOptions(
-        "ardupilot", ("gps_input", *COMMON), None, None, 197, 1, 0, None, 0, None, None, None,
+        "ardupilot", ("gps_input", *COMMON), None, None, 197, 1, 0, None, 0, None, None, None, 10.0,
         Address(UDP, "udpout", "127.0.0.1", 14550, "--to"),
     )  # fmt: skip
 
@@ -26,11 +26,11 @@ def test_left_alone_it_speaks_to_ardupilot_as_the_vehicles_odometry_component() 
 def test_every_setting_is_read() -> None:
     got = read(
         UDP + "?as=px4&messages=odometry,heartbeat&sysid=7&compid=198&sensor_id=3&gps_id=1"
-        "&ground_alt=-2.5&origin=47.5,-8.25,488&sign=/etc/key&hdop=1.2&satellites=10&rate=20"
+        "&ground_alt=-2.5&origin=47.5,-8.25,488&sign=/etc/key&hdop=1.2&satellites=10&hold=5&rate=20"
     )
     assert got == MavlinkOptions(
         "px4", ("odometry", "heartbeat"), 7, 7, 198, 3, 1, 1.2, 10, -2.5,
-        Origin(47.5, -8.25, 488.0), Path("/etc/key"),
+        Origin(47.5, -8.25, 488.0), Path("/etc/key"), 5.0,
         Address(UDP, "udpout", "127.0.0.1", 14550, "--to"),
     )  # fmt: skip
 
@@ -39,7 +39,7 @@ def test_px4_and_ground_stations_get_messages_of_their_own() -> None:
     assert read(UDP + "?as=px4").kinds == ("global_position_sensor", *COMMON)
     gcs = read(UDP + "?as=gcs")
     assert gcs.kinds == ("global_position_int", "gps_raw_int", *COMMON)
-    assert (gcs.system, gcs.component, gcs.follow) == (200, 1, None)
+    assert (gcs.system, gcs.component, gcs.follow, gcs.hold_s) == (200, 1, None, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +86,7 @@ def test_the_link_of_the_telemetry_has_no_address() -> None:
         ("sensor_id=1.5", "sensor_id=1.5 is no whole number"),
         ("sensor_id=0", "sensor_id=0 is no number from 1 to 255"),
         ("ground_alt=high", "ground_alt=high is no number from -500 to 9000"),
+        ("hold=-1", "hold=-1 is no number from 0 to 600"),
         ("hdop=0", "hdop=0 is no number from 0.1 to 100"),
         ("satellites=255", "satellites=255 is no number from 0 to 254"),
         (
@@ -94,7 +95,7 @@ def test_the_link_of_the_telemetry_has_no_address() -> None:
         ),
         (
             "speed=9",
-            "no setting 'speed' here; there are as, baud, compid, gps_id, ground_alt, hdop, "
+            "no setting 'speed' here; there are as, baud, compid, gps_id, ground_alt, hdop, hold, "
             "messages, origin, rate, satellites, sensor_id, sign, sysid",
         ),
     ],

@@ -212,6 +212,27 @@ def test_a_fix_that_waited_too_long_is_not_sent(
     )
 
 
+def test_another_place_is_held_back_until_it_has_stood_without_a_gap(
+    opened: Callable[..., Bench], capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench = opened("?messages=gps_input&hold=4", running(is_live=False))
+    bench.stand()
+    lost = Fix(frame=1, t=0.0, state=State.NO_FIX)
+    sent = []
+    for t, fix, resets in [
+        (0, FIX, 0), (1, lost, 0), (2, FIX, 0), (3, FIX, 1), (6, FIX, 1), (6.5, lost, 1),
+        (8, FIX, 1), (10.4, FIX, 1), (10.5, FIX, 1), (11, lost, 1), (12, FIX, 1),
+    ]:  # fmt: skip
+        bench.sink.send(Moment(replace(fix, t=float(t)), None, 0.0, resets))
+        sent += [t] * len(bench.heard())
+    assert sent == [0, 2, 10.5, 12]
+    assert bench.sink.withheld == {"hold": 4}
+    assert capsys.readouterr().err == (
+        f"--to {bench.url}: another place was taken up; it is sent once it has stood for 4 s "
+        "(hold=)\n"
+    )
+
+
 def test_gps_input_is_not_sent_without_an_altitude_and_that_is_told_once(
     opened: Callable[..., Bench], capsys: pytest.CaptureFixture[str]
 ) -> None:

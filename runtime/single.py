@@ -14,13 +14,17 @@ from .locate import HPL_PER_SIGMA, Estimate, Evidence
 from .telemetry import Sample
 
 TOP_TILES = 5  # candidates reported with each fix
-# A camera whose tilt nobody tells is supposed to look straight down, and off by this per axis.
-_UNKNOWN_TILT_DEG = 5.0
+# A camera whose tilt nobody tells is supposed to look straight down, and off by this per axis; one
+# whose tilt was told some time ago may have swayed so much a second since.
+_UNKNOWN_TILT_DEG, _SWAY_DEG_PER_S = 5.0, 5.0
 
 
 def unknown_tilt_m(sample: Sample, agl_m: float) -> float:
-    """Return what an unknown tilt adds to the error, standard deviation per axis; 0 for a known."""
-    return 0.0 if sample.tilt_known else math.tan(math.radians(_UNKNOWN_TILT_DEG)) * agl_m
+    """Return what the unknown of the tilt adds to the error, standard deviation per axis."""
+    tilt_deg = _UNKNOWN_TILT_DEG
+    if sample.tilt_known:
+        tilt_deg = min(_SWAY_DEG_PER_S * sample.age_s, _UNKNOWN_TILT_DEG)
+    return math.tan(math.radians(tilt_deg)) * agl_m
 
 
 class FixMaker:

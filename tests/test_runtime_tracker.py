@@ -24,6 +24,7 @@ from s4g.runtime.locate import Evidence, locate
 from s4g.runtime.normalise import PatchPlan
 from s4g.runtime.odometry import Step
 from s4g.runtime.registration import Registered
+from s4g.runtime.single import unknown_tilt_m
 from s4g.runtime.telemetry import Sample
 from s4g.runtime.tracker import Start, Tracker
 
@@ -683,3 +684,12 @@ def test_a_frame_is_compared_with_the_whole_pack_each_second_and_when_it_seems_l
     best = flight.finding(flight.place_m).evidence
     assert best is not None
     assert all(abs(score + 0.05 - best.scores[0, 0]) < 0.1 for score in usual)
+
+
+def test_a_tilt_that_was_told_a_while_ago_makes_a_position_less_sure() -> None:
+    level = Sample(LEVEL)
+    assert unknown_tilt_m(level, 100.0) == 0.0
+    swayed_m = unknown_tilt_m(replace(level, age_s=0.5), 100.0)
+    assert swayed_m == pytest.approx(100.0 * math.tan(math.radians(2.5)))
+    untold_m = unknown_tilt_m(replace(level, tilt_known=False), 100.0)
+    assert unknown_tilt_m(replace(level, age_s=9.0), 100.0) == untold_m

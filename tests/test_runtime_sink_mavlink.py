@@ -24,11 +24,14 @@ from s4g.core.geo import LocalFrame
 from s4g.runtime import mavlink_stream, mavlink_vehicle, sink_mavlink
 from s4g.runtime.fix import Fix, Reason, State
 from s4g.runtime.mavlink_local import Origin, ardupilot_metres, px4_metres
+from s4g.runtime.observe import Observation
 from s4g.runtime.sink import Moment, parse_sink_url
+from s4g.runtime.sink_hub import Outputs
 from s4g.runtime.sink_mavlink import MavlinkSink, open_sink
 from s4g.runtime.tail import REPORTED, Tail
 from s4g.runtime.telemetry_live import MavlinkTelemetry
 from s4g.runtime.track import Track
+from s4g.runtime.utc import Utc
 
 toy = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("toy_mavlink.py"))))
 m = toy.common
@@ -586,6 +589,30 @@ def test_a_lost_tcp_connection_fails_the_fix_and_is_taken_up_again(
         second.close()
         sink.close()
     assert capsys.readouterr().err == ""  # whoever calls `send` tells it
+
+
+def test_between_frames_positions_go_on_at_the_outputs_own_rate(
+    opened: Callable[..., Bench],
+) -> None:
+    bench = opened("?messages=gps_input")
+    bench.stand()
+    now_s = time.monotonic()
+    track = Track(
+        LocalFrame(47.39, -8.54), (-1e4, -1e4, 1e4, 1e4), now_s, replace(FIX, t=now_s),
+        Tail(0.0, 0.0, 6.5, REPORTED), np.array([0.0, 20.0]), REPORTED, 1.0, 1.0, 60.0, now_s, None,
+    )  # fmt: skip
+    outputs = Outputs([(bench.sink, 50.0)], Utc(True), True)
+    outputs.observe(Observation(track.said(), {}, track=track))  # one frame, and no other
+    got: list[Any] = []
+    until(lambda: len(got) >= 4 or got.extend(bench.heard()))
+    outputs.close()
+    times = [g.time_usec for g in got]
+    assert times == sorted(set(times))
+    for found in got:
+        ahead_m = (found.lat / 1e7 - 47.39) * 111_170  # 20 m/s north
+        assert ahead_m == pytest.approx(20 * (found.time_usec / 1e6 - now_s), abs=0.1)
+        assert found.horiz_accuracy > 6.5
+        assert found.time_week > 2300
 
 
 def test_closed_it_leaves_no_thread_and_no_port(opened: Callable[..., Bench]) -> None:

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given
 
 from s4g.core.errors import InputError
-from s4g.runtime import sink_rosbag
+from s4g.runtime import rosbag, sink_rosbag
 from s4g.runtime.navsatfix import NavSatFix, nav_sat_fix
 from s4g.runtime.sink import Moment
 
@@ -46,6 +46,12 @@ def read_bag(path: Path, topic: str = "/fix") -> list[tuple[int, Any]]:
             (time_ns, reader.deserialize(data, connection.msgtype))
             for connection, time_ns, data in reader.messages(connections=chosen)
         ]
+
+
+def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bring all to the disk at once, and try again at once."""
+    for module in (rosbag, sink_rosbag):
+        monkeypatch.setattr(module, "SYNC_S", 0.0)
 
 
 def metadata_of(path: Path) -> dict[str, Any]:
@@ -131,7 +137,7 @@ def test_metadata_are_of_a_version_that_humble_reads(tmp_path: Path) -> None:
 def test_metadata_written_in_flight_are_those_of_the_library(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sink_rosbag, "SYNC_S", 0.0)
+    no_wait(monkeypatch)
     path = tmp_path / "bag"
     sink = open_bag(path)
     for moment in t.flight():
@@ -146,13 +152,13 @@ def test_a_program_that_is_killed_leaves_what_was_put_on_the_disk(tmp_path: Path
     path = tmp_path / "bag"
     code = f"""
 import runpy, signal
-from s4g.runtime import sink_rosbag
+from s4g.runtime import rosbag, sink_rosbag
 t = runpy.run_path({str(Path(__file__).with_name("sink_moments.py"))!r})
 sink = sink_rosbag.open_sink(t["url"]({f"rosbag:{path}"!r}), t["running"]())
-sink_rosbag.SYNC_S = 0.0
+rosbag.SYNC_S = 0.0
 for number in range(30):
     if number == 20:
-        sink_rosbag.SYNC_S = 1000.0  # what comes now waits
+        rosbag.SYNC_S = 1000.0  # what comes now waits
     sink.send(t["seen_at"](47 + number * 1e-6, 11.0, number))
 print("go", flush=True)
 signal.pause()
@@ -169,7 +175,7 @@ signal.pause()
 def test_what_was_put_on_the_disk_stays_readable_without_an_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sink_rosbag, "SYNC_S", 0.0)
+    no_wait(monkeypatch)
     path = tmp_path / "bag"
     sink = open_bag(path)
     for moment in t.flight(7, range(0)):
@@ -239,7 +245,7 @@ def test_a_folder_that_is_missing_or_takes_no_folders_is_refused(tmp_path: Path)
 def test_a_full_disk_in_flight_costs_fixes_but_not_the_bag(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sink_rosbag, "SYNC_S", 0.0)
+    no_wait(monkeypatch)
     path = tmp_path / "bag"
     sink = open_bag(path)
     said = t.flight(300, range(0))
@@ -265,7 +271,7 @@ def test_a_full_disk_in_flight_costs_fixes_but_not_the_bag(
 def test_a_full_disk_at_the_first_fix_leaves_nothing_and_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sink_rosbag, "SYNC_S", 0.0)
+    no_wait(monkeypatch)
     path = tmp_path / "bag"
     sink = open_bag(path)
     with full_disk(5000), pytest.raises(OSError, match=r"^cannot write \("):
@@ -280,7 +286,7 @@ def test_a_full_disk_at_the_first_fix_leaves_nothing_and_is_tried_again(
 def test_a_bag_that_was_moved_is_told_and_begun_anew_where_its_folder_is_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sink_rosbag, "SYNC_S", 0.0)
+    no_wait(monkeypatch)
     folder = tmp_path / "stick"
     folder.mkdir()
     path = folder / "bag"

@@ -20,8 +20,9 @@ from ..core.files import sha256_file, why_not_written
 from .cli_part import Options, Part, Running
 
 if TYPE_CHECKING:
+    from .log_disk import RecorderOptions
     from .log_format import Flight
-    from .log_record import Recorder, RecorderOptions
+    from .log_record import Recorder
     from .observe import Observer
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -101,8 +102,9 @@ class _Log:
         folder = running.options["log_dir"]
         if folder is None:
             return ()
+        from .log_disk import RecorderOptions
         from .log_folder import locked, new_flight
-        from .log_record import Recorder, RecorderOptions
+        from .log_record import Recorder
 
         options = RecorderOptions(
             folder.absolute(),

@@ -209,7 +209,10 @@ def run(
         if tracker is not None:
             stack.callback(tracker.close)
         maker = tracker or FixMaker(pack, diagnostics)
-        running = Running(others, pack, engine, source, poses, lens, tracker, is_live, realtime)
+        running = Running(
+            others | {"overwrite": overwrite}, pack, engine, source, poses, lens, tracker, is_live,
+            realtime,
+        )  # fmt: skip
         observers = [one for part in PARTS for one in part.open(stack, running)]
         results = run_frames(source, poses, localiser, maker, realtime, max_frames, observers)
         if tracker is not None and rate is not None:

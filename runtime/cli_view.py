@@ -90,10 +90,17 @@ def say_where(what: str, url: str, token_file: Path | None) -> None:
 
 def _counters(running: Running) -> Callable[[], Mapping[str, Any]]:
     def count() -> Mapping[str, Any]:
+        from .board import Board
+        from .sink_hub import Outputs
+        from .view_live import board_values, outputs_values
+
         tracker = running.tracker
+        hubs = [one for one in running.observers if isinstance(one, Outputs)]
         return {
             "dropped": running.source.dropped,
             "resets": 0 if tracker is None else tracker.resets,
+            "outputs": outputs_values([status for hub in hubs for status in hub.status()]),
+            "machine": board_values(Board.latest),
         }
 
     return count

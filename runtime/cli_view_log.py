@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import click
 
-from ..core.console import debug_option, say
+from ..core.console import debug_option
 from .cli_view import check_installed, say_where
 
 _PATH = click.Path(path_type=Path)
@@ -53,20 +52,15 @@ def view(
     token = None if view_token is None else read_token(view_token)
     from ..tilepacks.reader import open_pack
     from .score_truth import read_truth
+    from .termination import ended_by_sigterm
     from .view_page import serve_log
     from .view_replay import read_log
 
     known = None if truth is None else read_truth(truth)
     log = read_log(fixes, known)
-    ended = threading.Event()
-    with ExitStack() as stack:
+    with suppress(KeyboardInterrupt), ExitStack() as stack:
+        stack.enter_context(ended_by_sigterm())
         pack = stack.enter_context(open_pack(pack_path))
         url = serve_log(stack, address, token, pack, log)
         say_where(f"replay of {fixes}", url, view_token)
-        # A service manager ends it as Ctrl-C does, and not as a failure.
-        before = signal.signal(signal.SIGTERM, lambda number, frame: ended.set())
-        stack.callback(signal.signal, signal.SIGTERM, before)
-        try:
-            ended.wait()
-        except KeyboardInterrupt:
-            say("ended")
+        threading.Event().wait()

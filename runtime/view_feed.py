@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import socket
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,6 +19,9 @@ PERIOD_S = 0.2  # between messages
 _IDLE_S = 0.5  # between looks at what was noted, while nobody watches
 _MOST_VIEWERS = 32
 _STUCK_S = 20.0  # that a viewer takes nothing
+_POLL_S = 0.05
+# What the system holds of what a slow viewer has not taken yet: some seconds of old news.
+_SEND_BYTES = 32 << 10
 _RETRY_MS = 2000  # before a browser comes back
 # What a viewer saw last: the run, and how many places and changes of state it was told.
 _ID = re.compile(r"(?P<run>[0-9a-f]{8})-(?P<points>\d{1,12})-(?P<events>\d{1,12})")
@@ -78,8 +82,9 @@ class Feed:
         self._view.viewers += 1
         self._view.ask_picture()
         try:
+            _limit_buffer(request)
             await response.prepare(request)
-            await self._send_all(response, self._told_before(request))
+            await self._send_all(request, response, self._told_before(request))
         except (TimeoutError, asyncio.TimeoutError):
             if request.transport is not None:
                 request.transport.abort()  # it holds what it does not take
@@ -89,11 +94,14 @@ class Feed:
             self._view.viewers -= 1
         return response
 
-    async def _send_all(self, response: web.StreamResponse, told: tuple[int, int]) -> None:
+    async def _send_all(
+        self, request: web.Request, response: web.StreamResponse, told: tuple[int, int]
+    ) -> None:
         """Send what a viewer has missed, then each message that is the newest when it is ready."""
 
         async def send(data: bytes) -> None:
             await asyncio.wait_for(response.write(data), _STUCK_S)
+            await asyncio.wait_for(self._taken(request), _STUCK_S)
 
         run = self._view.run
         await send(b"retry: %d\n\n" % _RETRY_MS)
@@ -114,6 +122,13 @@ class Feed:
             await send(self._data if sent is self._newest else _event(run, "state", sent))
             told = sent.points[1], sent.events[1]
         await send(b"event: end\ndata: {}\n\n")
+
+    async def _taken(self, request: web.Request) -> None:
+        """Wait until the system has taken what was sent; till then newer news may come."""
+        while (transport := request.transport) is not None and transport.get_write_buffer_size():
+            await asyncio.sleep(min(_POLL_S, self._period_s))
+        if request.transport is None:
+            raise ConnectionResetError
 
     def _told_before(self, request: web.Request) -> tuple[int, int]:
         """Return what a viewer who comes back was told of this run; nothing, of another."""
@@ -141,6 +156,14 @@ class Feed:
         if data is None:
             raise web.HTTPNotFound
         return web.Response(body=data, content_type="image/jpeg")
+
+
+def _limit_buffer(request: web.Request) -> None:
+    """Keep the system from storing minutes of old news for a slow viewer."""
+    transport = request.transport
+    wire = None if transport is None else transport.get_extra_info("socket")
+    if wire is not None:
+        wire.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BYTES)
 
 
 def _event(run: str, name: str, message: Message) -> bytes:

@@ -102,14 +102,9 @@ class History:
     def _thin(self) -> None:
         """Leave out every second of the older points; what follows a gap stays after one."""
         older, newer = self._points[:-_NEW_POINTS], self._points[-_NEW_POINTS:]
-        kept = []
-        for index in range(0, len(older) - 1, 2):
-            (number, place), (_, after) = older[index], older[index + 1]
-            if place[3] or not after[3]:
-                kept.append((number, place))
-            else:
-                kept.append(older[index + 1])
-        self._points = kept + newer
+        pairs = zip(older[0::2], older[1::2], strict=False)
+        kept = [after if after[1][3] else before for before, after in pairs]
+        self._points = kept + older[len(older) // 2 * 2 :] + newer
 
 
 def _event(noted: Noted) -> dict[str, Any]:

@@ -23,9 +23,11 @@ from .view_surface import score_surface
 
 if TYPE_CHECKING:
     from ..tilepacks.reader import Pack
+    from .board import Reading
     from .fix import Fix
     from .localise import Finding, Stages
     from .observe import Observation
+    from .sink_hub import SinkStatus
     from .track import Track
 
 # Fixes that wait to be read, of about 1 kB; they are read twice a second at least.
@@ -221,8 +223,8 @@ def _rounded(value: float | None, digits: int) -> float | None:
     return None if value is None else round(value, digits)
 
 
-def outputs_values(statuses: Sequence[Any]) -> list[dict[str, Any]]:
-    """Return how outputs fare, of their `SinkStatus`."""
+def outputs_values(statuses: Sequence[SinkStatus]) -> list[dict[str, Any]]:
+    """Return how outputs fare, for the page."""
     return [
         {
             "name": status.name,
@@ -233,3 +235,17 @@ def outputs_values(statuses: Sequence[Any]) -> list[dict[str, Any]]:
         }
         for status in statuses
     ]
+
+
+def board_values(reading: Reading | None) -> dict[str, Any]:
+    """Return how the machine fares, for the page; what nobody tells is left out."""
+    if reading is None:
+        return {}
+    values: dict[str, Any] = {"throttled": list(reading.throttled)}
+    if reading.temperatures_c:
+        values["hottest_c"] = round(max(reading.temperatures_c.values()), 1)
+    if reading.power_mode is not None:
+        values["power_mode"] = reading.power_mode
+    if reading.gpu_load is not None:
+        values["gpu_load"] = round(reading.gpu_load, 2)
+    return values

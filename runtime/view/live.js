@@ -148,7 +148,11 @@ export class Live {
       ["Places taken up anew", `${stats.resets ?? 0}`],
       ["Viewers", `${stats.viewers}`],
     ];
-    for (const [name, value] of Object.entries(stats.machine ?? {})) rows.push([name, `${value}`]);
+    const machine = stats.machine ?? {};
+    if (machine.hottest_c != null) rows.push(["Hottest place", `${machine.hottest_c} °C`]);
+    if (machine.gpu_load != null) rows.push(["GPU load", `${number(100 * machine.gpu_load)} %`]);
+    if (machine.power_mode) rows.push(["Power mode", machine.power_mode]);
+    if (machine.throttled?.length) rows.push(["Throttled", machine.throttled.join(", "), true]);
     for (const output of stats.outputs ?? []) {
       const lost = output.state !== "open" || output.errors > 0;
       const counts = `${output.sent} sent, ${output.dropped} dropped, ${output.errors} failed`;

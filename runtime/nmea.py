@@ -1,4 +1,4 @@
-"""NMEA 0183 sentences of a fix: GGA, RMC, GST, with talker GN.
+"""NMEA 0183 sentences of a fix: GGA, RMC, GST, GLL, with talker GN.
 
 Formats after the NMEA Revealed reference of gpsd (https://gpsd.gitlab.io/gpsd/NMEA.html) and the
 u-blox 8 receiver description, which agree on them. Each sentence ends with its checksum, CR and LF
@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from .fix import Fix, State
 
 LONGEST_BYTES = 82  # of a sentence, by the standard
-SENTENCES = 3
+SENTENCES = 4
 _KNOTS_PER_MPS = 3600 / 1852
 _MICRO = 1_000_000  # parts of a minute: 2 mm, less than a fix as JSON tells
 # A drone that hovers has no course.
@@ -30,13 +30,19 @@ _MODE = {State.TRACK: "A", State.DEGRADED: "E"}
 
 
 def sentences(fix: Fix, utc_s: float | None) -> str:
-    """Return GGA, RMC and GST of a fix.
+    """Return GGA, RMC, GST and GLL of a fix, in this order.
+
+    gpsd takes for the end of a cycle the last sentence whose time it reads, and reports then. Of a
+    cycle without a fix it reads no time in RMC: were RMC the last one, GGA would be it there, and
+    from the first such cycle on gpsd would report after either. But a GGA of fewer than three
+    satellites is no fix to it until RMC says that there is one, so that "no fix" would come between
+    any two positions. GLL's time it reads always (seen with gpsd 3.22, and in its newer sources).
 
     Args:
         fix: without a position they say that there is none: quality 0, status V, mode N.
         utc_s: its time in Unix seconds, None where nobody knows.
     """
-    return gga(fix, utc_s) + rmc(fix, utc_s) + gst(fix, utc_s)
+    return gga(fix, utc_s) + rmc(fix, utc_s) + gst(fix, utc_s) + gll(fix, utc_s)
 
 
 def gga(fix: Fix, utc_s: float | None) -> str:
@@ -66,6 +72,13 @@ def gst(fix: Fix, utc_s: float | None) -> str:
         return _sentence(f"GNGST,{time_of_day},,,,,,,")
     sigma = f"{fix.sigma_m:.2f}"
     return _sentence(f"GNGST,{time_of_day},,{sigma},{sigma},0.0,{sigma},{sigma},")
+
+
+def gll(fix: Fix, utc_s: float | None) -> str:
+    """Return the position once more, and its status."""
+    time_of_day, _ = _time(utc_s)
+    status, mode = ("A", _MODE[fix.state]) if _has_position(fix) else ("V", "N")
+    return _sentence(f"GNGLL,{_place(fix)},{time_of_day},{status},{mode}")
 
 
 def checksum(body: str) -> str:

@@ -1,7 +1,7 @@
 """Fixes as NMEA 0183: for gpsd, ground stations and devices that expect a GNSS receiver.
 
 A serial port, a pseudo terminal that stands in for one, UDP, TCP or a file; each fix is a GGA, an
-RMC and a GST. Without a position they are sent too, and say that there is none.
+RMC, a GST and a GLL. Without a position they are sent too, and say that there is none.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..core.errors import InputError
 from .cli_part import Running
 from .nmea import LONGEST_BYTES, SENTENCES, sentences
-from .sink import Moment, SinkUrl
+from .sink import Moment, SinkUrl, tell_user
 from .sink_open import rate_hz
 from .transport import Carrier, open_carrier
 from .transport_serial import is_terminal
@@ -21,7 +21,7 @@ _SLOW_RATES_HZ = (2.0, 1.0, 0.5, 0.2, 0.1)
 
 
 class Nmea:
-    """Writes each fix as three sentences."""
+    """Writes each fix as four sentences."""
 
     wants_frames = False
     frame_period_s = 0.0
@@ -41,6 +41,7 @@ class Nmea:
         self.wants_all = wants_all
         self.default_rate_hz = default_rate_hz
         self._carrier = carrier
+        self._is_time_missed = False
 
     @property
     def let_go(self) -> int:
@@ -49,6 +50,12 @@ class Nmea:
 
     def send(self, moment: Moment) -> None:
         """Write the sentences together; raises OSError where they are lost."""
+        if moment.utc_s is None and not self._is_time_missed:
+            self._is_time_missed = True
+            tell_user(
+                f"output {self.name}: nobody knows the time of these frames, and many readers need "
+                "one; tell it with --epoch"
+            )
         self._carrier.send(sentences(moment.fix, moment.utc_s).encode("ascii"))
 
     def idle(self) -> None:

@@ -25,13 +25,17 @@ PROPAGATED = replace(FIX, state=State.DEGRADED, source="propagated")
 
 
 def read(fix: Fix, utc_s: float | None = UTC_S) -> tuple[Any, Any, Any]:
+    """Return GGA, RMC and GST; GLL must say the same."""
     lines = sentences(fix, utc_s).splitlines(keepends=True)
     for line in lines:
         assert line.endswith("\r\n")
         assert len(line) <= LONGEST_BYTES
-    gga, rmc, gst = (pynmea2.parse(line, check=True) for line in lines)
-    assert (gga.talker, rmc.talker, gst.talker) == ("GN", "GN", "GN")
-    assert (gga.sentence_type, rmc.sentence_type, gst.sentence_type) == ("GGA", "RMC", "GST")
+    gga, rmc, gst, gll = all_four = [pynmea2.parse(line, check=True) for line in lines]
+    assert [one.talker for one in all_four] == ["GN"] * 4
+    assert [one.sentence_type for one in all_four] == ["GGA", "RMC", "GST", "GLL"]
+    assert gll.data[:4] == gga.data[1:5]
+    assert gll.data[4] == gga.data[0]
+    assert (gll.status, gll.faa_mode) == (rmc.status, rmc.mode_indicator)
     return gga, rmc, gst
 
 
@@ -40,6 +44,7 @@ def test_the_sentences_of_a_fix_are_these() -> None:
         "$GNGGA,093000.25,4650.550072,N,09159.647878,W,1,00,,,M,,M,,*77",
         "$GNRMC,093000.25,A,4650.550072,N,09159.647878,W,9.72,323.1,040526,,,A*61",
         "$GNGST,093000.25,,12.35,12.35,0.0,12.35,12.35,*44",
+        "$GNGLL,4650.550072,N,09159.647878,W,093000.25,A,A*6C",
     ]
 
 
@@ -110,6 +115,7 @@ def test_without_a_fix_there_is_no_position_no_speed_and_no_uncertainty(state: S
             "$GNGGA,093000.25,,,,,0,00,,,M,,M,,",
             "$GNRMC,093000.25,V,,,,,,,040526,,,N",
             "$GNGST,093000.25,,,,,,,",
+            "$GNGLL,,,,,093000.25,V,N",
         ]
         gga, rmc, _ = read(fix)
         assert (gga.gps_qual, gga.lat, gga.lon) == (0, "", "")

@@ -83,7 +83,7 @@ def test_what_cannot_work_is_refused_before_anything_is_opened(urls: list[str], 
         ("jsonl+smoke://:9", "no way 'smoke'; there are tcp, tcpout, udp"),
         ("jsonl:pty", "a pseudo terminal is for nmea; give a file"),
         ("nmea:/dev/ttyUSB0?rate=5",
-         "4800 baud carry at most 2.0 fixes a second; lower rate or raise baud on both sides"),
+         "4800 baud carry at most 1.5 fixes a second; lower rate or raise baud on both sides"),
         ("jsonl:", "no file; give its name after jsonl:"),
     ],
 )  # fmt: skip

@@ -38,7 +38,7 @@ def test_a_pseudo_terminal_reads_like_a_receiver() -> None:
         os.close(reader)
 
 
-def test_the_three_sentences_of_a_fix_are_one_datagram() -> None:
+def test_the_sentences_of_a_fix_are_one_datagram() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
         receiver.bind(("127.0.0.1", 0))
         receiver.settimeout(20)
@@ -57,6 +57,20 @@ def test_a_file_gets_every_frame_and_what_is_read_live_a_steady_rate(tmp_path: P
     assert text == sentences(FIX, 1.7e9) + sentences(NO_FIX, None)
 
 
+def test_that_nobody_knows_the_time_is_said_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(opened(f"nmea:{tmp_path}/track.nmea")) as sink:
+        sink.send(Moment(FIX, 1.7e9))
+        assert capsys.readouterr().err == ""
+        for _ in range(3):
+            sink.send(Moment(FIX, None))
+    assert capsys.readouterr().err == (
+        f"output nmea:{tmp_path}/track.nmea: nobody knows the time of these frames, and many "
+        "readers need one; tell it with --epoch\n"
+    )
+
+
 @pytest.fixture
 def port(tmp_path: Path) -> Any:
     pytest.importorskip("serial", reason="pyserial is not installed (the telemetry extra)")
@@ -68,7 +82,7 @@ def port(tmp_path: Path) -> Any:
 
 @pytest.mark.parametrize(
     ("setting", "rate_hz"),
-    [("", 1.0), ("?baud=4800", 1.0), ("?baud=9600", 2.0), ("?baud=38400", 5.0), ("?baud=300", 0.1)],
+    [("", 1.0), ("?baud=4800", 1.0), ("?baud=9600", 2.0), ("?baud=38400", 5.0), ("?baud=600", 0.1)],
 )
 def test_a_serial_port_gets_what_goes_through(port: Path, setting: str, rate_hz: float) -> None:
     with closing(opened(f"nmea:{port}{setting}")) as sink:
@@ -81,7 +95,7 @@ def test_more_than_goes_through_is_refused(port: Path) -> None:
     with pytest.raises(InputError) as refused:
         opened(url)
     assert str(refused.value) == (
-        f"--to {url}: 9600 baud carry at most 3.9 fixes a second; lower rate or raise baud on "
+        f"--to {url}: 9600 baud carry at most 2.9 fixes a second; lower rate or raise baud on "
         "both sides"
     )
 

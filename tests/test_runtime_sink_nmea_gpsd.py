@@ -181,3 +181,18 @@ def test_gpsd_gives_no_position_after_a_fix_was_lost_and_one_once_it_is_back(
     receiver.reports(DEGRADED, lambda r: has_position(r) and r.get("status") == 5)
     back = receiver.reports(TRACK, lambda r: has_position(r) and r.get("status", 1) == 1)
     assert back[-1]["mode"] == 2
+
+
+@pytest.mark.parametrize("fix", [TRACK, DEGRADED])
+def test_between_two_positions_gpsd_never_reports_that_there_is_none(
+    receiver: Receiver, fix: Fix
+) -> None:
+    # How gpsd divides the sentences into cycles it learns anew without a fix, and keeps.
+    receiver.reports(fix, *[has_position] * 3)
+    receiver.reports(NO_FIX, *[lambda r: tpv(r) and r["mode"] == 1] * 4)
+    receiver.reports(fix, has_position)
+    reports = receiver.reports(fix, *[has_position] * 8)
+    positions = list(filter(tpv, reports))
+    # What gpsd tells a client that has just come may be from before.
+    assert all(map(has_position, positions[1:]))
+    assert {report["mode"] for report in positions[1:]} == {2}

@@ -39,7 +39,7 @@ from .log_format import (
     step_json,
 )
 from .log_pixels import pack_pixels, without_metadata
-from .log_segment import image_message
+from .log_segment import image_message, line_message, place_message
 from .observe import Observation
 from .telemetry_sample import Sample
 
@@ -99,6 +99,7 @@ class Recorder:
         self._begun_ns = time.time_ns() - time.monotonic_ns()
         self._sync_s = 0.0
         self._said_state = ""
+        self._told_losses = False
         self._board: Reading | None = None
         self._disk = LogDisk(options, flight, self._now_ns())
         self._thread = threading.Thread(target=self._run, name="s4g-log", daemon=True)
@@ -210,6 +211,12 @@ class Recorder:
 
     def _sync(self) -> None:
         """Write what the machine's sensors said last, where somebody reads them; then sync."""
+        if (self.lost_steps or self.lost_pictures) and not self._told_losses:
+            self._told_losses = True
+            say(
+                f"flight log: {self._options.folder}: more frames come than the disk takes; some "
+                "are recorded without their picture"
+            )
         reading = Board.latest
         if reading is not None and reading is not self._board:
             data, time_ns = dump(asdict(reading)), self._now_ns()
@@ -247,16 +254,16 @@ class Recorder:
         self._disk.count_step()
         fix = noted.fix
         if fix.lat is not None and fix.lon is not None and fix.sigma_m is not None:
-            place = _place_json(fix.lat, fix.lon, fix.sigma_m, time_ns)
+            place = place_message(fix.lat, fix.lon, fix.sigma_m, time_ns)
             segment.add(PLACES, 0, place, time_ns)
         said = fix.state.value + (f" ({fix.reason.value})" if fix.reason else "")
         if said != self._said_state:
             level = _INFO if fix.lat is not None else _WARNING
-            segment.add(NOTES, 0, _line_json(_Said(time_ns, level, "state", said)), time_ns)
+            segment.add(NOTES, 0, line_message(said, "state", level, time_ns), time_ns)
             self._said_state = said
 
     def _write_line(self, said: _Said) -> None:
-        data = _line_json(said)
+        data = line_message(said.text, said.name, said.level, said.time_ns)
         segment = self._disk.room(self._steps, len(data), said.time_ns)
         segment.add(NOTES, 0, data, said.time_ns)
 
@@ -280,36 +287,3 @@ def _packed(pixels: Pixels | bytes, fate: str) -> tuple[bytes, bytes | None]:
 
 def _size(pixels: Pixels | bytes | None) -> int:
     return 0 if pixels is None else len(pixels) if isinstance(pixels, bytes) else pixels.nbytes
-
-
-def _place_json(lat: float, lon: float, sigma_m: float, time_ns: int) -> bytes:
-    """Return a position as a foxglove.LocationFix."""
-    variance = sigma_m**2
-    value = {
-        "timestamp": _stamp(time_ns),
-        "frame_id": "wgs84",
-        "latitude": lat,
-        "longitude": lon,
-        "altitude": 0.0,
-        "position_covariance": [variance, 0.0, 0.0, 0.0, variance, 0.0, 0.0, 0.0, 0.0],
-        "position_covariance_type": 1,  # approximated: nothing is known of the altitude
-    }
-    return dump(value)
-
-
-def _line_json(said: _Said) -> bytes:
-    """Return a line as a foxglove.Log."""
-    value = {
-        "timestamp": _stamp(said.time_ns),
-        "level": said.level,
-        "message": said.text,
-        "name": said.name,
-        "file": "",
-        "line": 0,
-    }
-    return dump(value)
-
-
-def _stamp(time_ns: int) -> dict[str, int]:
-    seconds, nanoseconds = divmod(time_ns, 10**9)
-    return {"sec": seconds, "nsec": nanoseconds}

@@ -10,7 +10,7 @@ from typing import Any
 
 from mcap.writer import CompressionType, Writer
 
-from .log_format import BOARD, FLIGHT, NOTES, PICTURES, PLACES, RESIDUALS, STEPS
+from .log_format import BOARD, FLIGHT, NOTES, PICTURES, PLACES, RESIDUALS, STEPS, dump
 
 # A picture completes a chunk at once; without pictures `sync` does.
 _CHUNK_BYTES = 64 << 10
@@ -141,3 +141,36 @@ def image_message(jpeg: bytes, time_ns: int) -> bytes:
 
 # Where the JPEG begins in it: all that comes before has a fixed length.
 IMAGE_HEAD_BYTES = len(image_message(b"", 0))
+
+
+def place_message(lat: float, lon: float, sigma_m: float, time_ns: int) -> bytes:
+    """Return a position as a foxglove.LocationFix."""
+    variance = sigma_m**2
+    value = {
+        "timestamp": _stamp(time_ns),
+        "frame_id": "wgs84",
+        "latitude": lat,
+        "longitude": lon,
+        "altitude": 0.0,
+        "position_covariance": [variance, 0.0, 0.0, 0.0, variance, 0.0, 0.0, 0.0, 0.0],
+        "position_covariance_type": 1,  # approximated: nothing is known of the altitude
+    }
+    return dump(value)
+
+
+def line_message(text: str, name: str, level: int, time_ns: int) -> bytes:
+    """Return a line as a foxglove.Log."""
+    value = {
+        "timestamp": _stamp(time_ns),
+        "level": level,
+        "message": text,
+        "name": name,
+        "file": "",
+        "line": 0,
+    }
+    return dump(value)
+
+
+def _stamp(time_ns: int) -> dict[str, int]:
+    seconds, nanoseconds = divmod(time_ns, 10**9)
+    return {"sec": seconds, "nsec": nanoseconds}

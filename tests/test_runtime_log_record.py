@@ -261,6 +261,7 @@ def test_a_slow_disk_costs_pictures_first_and_both_are_counted(
     picture = 240 * 320 * 3
     monkeypatch.setattr(log_record, "MAX_WAITING_BYTES", 4 * picture)
     monkeypatch.setattr(log_record, "MAX_WAITING", 8)
+    monkeypatch.setattr(log_record, "_SYNC_S", 0.05)
 
     def slow(self: Segment, *arguments: Any) -> None:
         if threading.current_thread().name == "s4g-log":
@@ -276,13 +277,15 @@ def test_a_slow_disk_costs_pictures_first_and_both_are_counted(
         assert recorder.lost_pictures == 5
         assert recorder.lost_steps == 3
         go.set()
-        wait_for(lambda: recorder._queue.qsize() == 0)
+        wait_for(lambda: recorder._told_losses)
         recorder.observe(seen(12, noise(12)))
     steps = read(tmp_path / "logs")
     assert [one.step.number for one in steps] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 12]
     fates = [one.step.frame.picture for one in steps if one.step.frame]
     assert fates == ["exact"] * 4 + [LOST] * 5 + ["exact"]
     assert capsys.readouterr().err == (
+        f"flight log: {tmp_path / 'logs'}: more frames come than the disk takes; some are recorded "
+        "without their picture\n"
         "flight log: 3 frames and 5 more pictures are missing in it; the disk was too slow, full "
         "or gone\n"
     )

@@ -305,4 +305,4 @@ class MavlinkSink:
                 f"{self._label}: --telemetry is no MAVLink stream; give one (udpin:…, serial:…), "
                 "or another address here"
             )
-        return True, running.telemetry.share(self)
+        return True, running.telemetry.share(self, beats="heartbeat" in self._options.kinds)

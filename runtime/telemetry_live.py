@@ -77,7 +77,7 @@ class MavlinkTelemetry:
         self._changed = threading.Condition()
         self._said: set[str] = set()
         self._asked_at_restart = -1
-        self._is_shared = False
+        self._is_beating = self._address.kind == "udpout"
         self._heard_s = self._beat_s = time.monotonic()
         self.stream = MavlinkStream(self.name, self._address, self._dialect)
         self.stream.start(self)
@@ -137,9 +137,14 @@ class MavlinkTelemetry:
         """Stop the thread and release the stream."""
         self.stream.close()
 
-    def share(self, listener: Listener) -> MavlinkStream:
-        """Hand what comes to an output, too, which sends on the same link from now on."""
-        self._is_shared = True  # heartbeats are then the output's business
+    def share(self, listener: Listener, beats: bool) -> MavlinkStream:
+        """Hand what comes to an output, too, which sends on the same link from now on.
+
+        Args:
+            listener: the output.
+            beats: whether it sends heartbeats; they are then its business alone.
+        """
+        self._is_beating = self._is_beating and not beats
         self.stream.share(listener)
         return self.stream
 
@@ -151,7 +156,7 @@ class MavlinkTelemetry:
             self._heard_s = now_s
         elif now_s - self._heard_s > MAX_GAP_S:
             self._say_once("silent", f"nothing of use for {MAX_GAP_S:g} s")
-        if self._address.kind == "udpout" and not self._is_shared and now_s >= self._beat_s:
+        if self._is_beating and now_s >= self._beat_s:
             self._beat_s = now_s + _HEARTBEAT_S
             self._send(heartbeat(self._dialect))
         self._ask()

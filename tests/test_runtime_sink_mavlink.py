@@ -525,6 +525,25 @@ def test_one_serial_port_carries_telemetry_and_fixes() -> None:
         os.close(end)
 
 
+@pytest.mark.parametrize(("kinds", "component"), [("gps_input", 197), ("heartbeat", 198)])
+def test_on_a_shared_link_one_of_the_two_sends_heartbeats(kinds: str, component: int) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as pilot:
+        pilot.bind(("127.0.0.1", 0))
+        pilot.settimeout(PATIENCE_S)
+        telemetry = MavlinkTelemetry(f"udpout:127.0.0.1:{pilot.getsockname()[1]}")
+        url = parse_sink_url(f"mavlink:telemetry?compid=198&messages={kinds}")
+        sink = open_sink(url, running(telemetry=telemetry))
+        telemetry._beat_s = 0.0  # due at once
+        reader, got = m.MAVLink(None), m.MAVLink_heartbeat_message(0, 0, 0, 0, 0, 0)
+        while got.get_type() != "HEARTBEAT" or got.get_srcComponent() != component:
+            sink._due_s["beat"] = 0.0
+            sink.idle()
+            got = reader.decode(bytearray(pilot.recv(999)))
+        assert telemetry._is_beating is (component == 197)
+        sink.close()
+        telemetry.close()
+
+
 def test_the_link_of_telemetry_that_is_no_stream_cannot_be_shared() -> None:
     with pytest.raises(InputError) as error:
         open_sink(parse_sink_url("mavlink:telemetry"), running())

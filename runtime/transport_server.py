@@ -13,6 +13,7 @@ CLIENTS = 16
 # What a client has not read yet; over a minute of fixes.
 CLIENT_BYTES = 256 * 1024
 _QUIET_S = 60.0
+_GONE = "has gone"
 
 
 class _Client:
@@ -20,6 +21,7 @@ class _Client:
         self.connection = connection
         self.name = name
         self.waiting = bytearray()
+        self.has_said_all = False  # it has closed its side, and may still read
 
 
 class TcpServer:
@@ -75,17 +77,17 @@ class TcpServer:
         received = []
         for client in list(self._clients):
             self._push(client)
+            if client.has_said_all:
+                continue
             try:
                 data = client.connection.recv(CHUNK_BYTES)
             except BlockingIOError:
                 continue
             except OSError:
-                self._drop(client, "has gone")
+                self._drop(client, _GONE)
                 continue
-            if data:
-                received.append(data)
-            else:
-                self._drop(client, None)
+            received.append(data)
+            client.has_said_all = not data
         return b"".join(received)
 
     def close(self) -> None:
@@ -120,16 +122,15 @@ class TcpServer:
             if len(client.waiting) > CLIENT_BYTES:
                 self._drop(client, "does not read")
         except OSError:
-            self._drop(client, "has gone")
+            self._drop(client, _GONE)
 
-    def _drop(self, client: _Client, why: str | None) -> None:
-        """Let a client go; `why` is None where it left by itself."""
+    def _drop(self, client: _Client, why: str) -> None:
         if client not in self._clients:
             return
         self._clients.remove(client)
         client.connection.close()
-        if why is None:
-            return
+        if client.has_said_all and why == _GONE:
+            return  # it left in order
         self.let_go += 1
         if time.monotonic() - self._told_s >= _QUIET_S:
             self._told_s = time.monotonic()

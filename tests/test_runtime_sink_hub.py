@@ -455,7 +455,9 @@ def test_real_outputs_isolate_a_stalled_client_a_full_device_and_a_dead_one(
     sinks = open_sinks(check_urls(urls), running)
     port = int(capsys.readouterr().err.split()[-1])
     hub = Outputs(sinks, Utc(False), False)
-    stalled = socket.create_connection(("127.0.0.1", port))
+    stalled = socket.socket()
+    stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    stalled.connect(("127.0.0.1", port))
     dead = socket.create_connection(("127.0.0.1", port))
     # Its system resets the connection, as that of a program that was killed.
     dead.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -53,10 +53,28 @@ def test_clients_get_whole_messages_from_when_they_came(server: TcpServer) -> No
         server.send(b"one\n")
         with connect(server) as second:
             server.send(b"two\n")
-            assert first.recv(100) == b"one\ntwo\n"
+            assert first.recv(8, socket.MSG_WAITALL) == b"one\ntwo\n"
             assert second.recv(100) == b"two\n"
-    until(lambda: server.receive() == b"" and not server._clients)
+    until(lambda: not clients_after_a_message(server))
     assert server.let_go == 0  # both left by themselves
+
+
+def clients_after_a_message(server: TcpServer) -> int:
+    server.receive()
+    server.send(b"x\n")
+    return len(server._clients)
+
+
+def test_a_client_that_has_nothing_more_to_say_is_still_told(server: TcpServer) -> None:
+    with connect(server) as client:
+        client.shutdown(socket.SHUT_WR)
+        until(lambda: server.receive() == b"" and server._clients[0].has_said_all)
+        server.send(b"one\n")
+        server.receive()
+        server.send(b"two\n")
+        assert client.recv(8, socket.MSG_WAITALL) == b"one\ntwo\n"
+    until(lambda: not clients_after_a_message(server))
+    assert server.let_go == 0
 
 
 def test_what_clients_say_is_received(server: TcpServer) -> None:
@@ -112,7 +130,7 @@ def test_more_clients_than_there_is_room_for_are_turned_away(server: TcpServer) 
         one_more.settimeout(WAIT_S)
         assert one_more.recv(10) == b""
     clients.pop().close()
-    until(lambda: server.receive() == b"" and len(server._clients) == CLIENTS - 1)
+    until(lambda: clients_after_a_message(server) == CLIENTS - 1)
     clients.append(connect(server))
     for client in clients:
         client.close()

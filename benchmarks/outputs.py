@@ -1,10 +1,12 @@
 """Fix rate and latency while others look on: no viewer, one, ten, a TCP client that stalls.
 
-`s4g-run` is started as a user starts it, on a 10 Hz flight over the demo's landscape, at the pace
-of its clock, once for each row. Viewers read the live map's events and fetch both pictures as often
-as there are new ones, as the page does, from a process of their own; TCP clients read NMEA, or
-connect and never read. A fix is late when its line comes later after the first line than its frame
-came after the first frame. The fixes themselves must be the same in all rows.
+`s4g-run` flies at 10 Hz over the demo's landscape, at the pace of the flight's clock, in a process
+of its own for each row. Viewers read the live map's events and fetch both pictures as often as
+there are new ones, as the page does, from another process; TCP clients read NMEA, or connect and
+never read. A fix is late when its line comes later after the first line than its frame came after
+the first frame. Beside what the clock on the wall tells stands the processor time of the thread
+that matches frames, for each frame, and what of it goes to those who look on: a machine that does
+other work as well makes frames late, but not these. The fixes must be the same in all rows.
 
 Example:
     python benchmarks/outputs.py --work /tmp/work --seconds 60
@@ -23,16 +25,21 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from brighton import command
+
+from s4g.core.console import run_command
+from s4g.runtime import pipeline
+from s4g.runtime.cli import cli
+from s4g.runtime.observe import Observation, Observer
 
 _GROUND = "landscape:seed=11,size_m=1500"
 _ROUTE = Path(__file__).resolve().parents[1] / "docs" / "demo-route.csv"
@@ -143,6 +150,29 @@ def look_once(address: str) -> tuple[int, int]:
     return messages, loaded
 
 
+def run_timed(times: Path, words: Sequence[str]) -> NoReturn:
+    """Run `s4g-run` here; write the processor time of frames and of those who look on."""
+    frames_ms: list[float] = []
+    looking_us: list[float] = []
+    since_s: float | None = None
+
+    def tell(observers: Iterable[Observer], seen: Observation) -> None:
+        nonlocal since_s
+        start_s = time.thread_time()
+        if since_s is not None:
+            frames_ms.append((start_s - since_s) * 1e3)
+        for observer in observers:
+            observer.observe(seen)
+        since_s = time.thread_time()
+        looking_us.append((since_s - start_s) * 1e6)
+
+    pipeline.tell = tell
+    try:
+        run_command(cli, words)
+    finally:
+        times.write_text(json.dumps({"frames_ms": frames_ms, "looking_us": looking_us}), "utf-8")
+
+
 def free_port() -> int:
     """Return a port that nobody listens at."""
     with socket.socket() as probe:
@@ -153,8 +183,9 @@ def free_port() -> int:
 def fly(row: Row, pack: Path, flight: Path, frames: int, threads: int) -> dict[str, Any]:
     """Run `s4g-run` with those who look on; return what came of it."""
     port = free_port()
+    times = pack.with_name("outputs-times.json")
     words: list[object] = [
-        Path(sys.executable).with_name("s4g-run"), "--camera", flight / "frames", "--pack", pack,
+        sys.executable, __file__, "--run", times, "--camera", flight / "frames", "--pack", pack,
         "--telemetry", flight / "telemetry.csv", "--intrinsics", flight / "camera.json",
         "--realtime", "--threads", threads, "--max-frames", frames, "--metrics", 0,
     ]  # fmt: skip
@@ -195,7 +226,7 @@ def fly(row: Row, pack: Path, flight: Path, frames: int, threads: int) -> dict[s
         if run.wait(_START_S) or len(fixes) < frames:
             sys.exit(f"s4g-run ended with {run.returncode} after {len(fixes)} fixes")
         looked = [] if viewers is None else json.loads(viewers.communicate(timeout=_START_S)[0])
-    return summary(fixes, came_s, metrics, looked)
+    return summary(fixes, came_s, metrics, looked) | json.loads(times.read_text("utf-8"))
 
 
 def _addresses(stderr: Any, row: Row) -> dict[str, str]:
@@ -251,7 +282,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of s4g-run")
     parser.add_argument("--rows", type=int, nargs="+", default=list(range(len(ROWS))))
     parser.add_argument("--look", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--run", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.run is not None:
+        run_timed(Path(options.run[0]), options.run[1:])
     if options.look is not None:
         look(options.look[0], int(options.look[1]))
         return
@@ -262,10 +296,11 @@ def main() -> None:
         f"{platform.machine()}, Python {platform.python_version()}\n"
     )
     print(
-        "| who looks on | fixes/s | latency p50 / p95 ms | late p50 / p95 / most ms | processor | "
-        "seen by each | output: sent, overtaken, let go |"
+        "| who looks on | fixes/s | latency p50 / p95 ms | late p50 / p95 / most ms | frame's "
+        "processor ms p50 / p95 | looking on µs p50 / p95 | all processor | seen by each | output: "
+        "sent, overtaken, let go |"
     )
-    print("|---" * 7 + "|")
+    print("|---" * 9 + "|")
     first: list[Any] | None = None
     for row in (ROWS[number] for number in options.rows):
         found = fly(row, pack, flight, frames, options.threads)
@@ -278,6 +313,8 @@ def main() -> None:
             f"{found['rate']:.2f}",
             "{:.1f} / {:.1f}".format(*found["latency"]),
             "{:.0f} / {:.0f} / {:.0f}".format(*found["behind"]),
+            "{:.1f} / {:.1f}".format(*np.percentile(found["frames_ms"], [50, 95])),
+            "{:.0f} / {:.0f}".format(*np.percentile(found["looking_us"], [50, 95])),
             f"{100 * found['cpu']:.0f} %",
             "" if seen is None else f"{seen[0]:.0f} messages, {seen[1]:.0f} pictures",
             "{sent:.0f}, {dropped:.0f}, {let_go:.0f}".format(**counts) if row.client else "",

@@ -73,7 +73,7 @@ def replay(
     out: Path | None,
     overwrite: bool,
 ) -> int:
-    """Rerun a recorded flight; its fixes must come out the same, all but their latency.
+    """Rerun a recorded flight and compare its fixes with those it gave.
 
     LOG is the folder of a flight that s4g-run --log-dir wrote. With other options than the
     flight's, what would have been is set beside what was. Exit code 1: the fixes differ although

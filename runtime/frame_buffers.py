@@ -21,8 +21,9 @@ POOLED = 4
 class FrameBuffers:
     """Arrays for pixels of one thread; others may hold them, only one may ask for them."""
 
-    def __init__(self) -> None:
-        """Start without any."""
+    def __init__(self, pooled: int = POOLED) -> None:
+        """Start without any; keep at most `pooled` for the next time."""
+        self._pooled = pooled
         self._buffers: list[Pixels] = []
 
     def take(self, shape: tuple[int, ...]) -> Pixels:
@@ -36,7 +37,7 @@ class FrameBuffers:
             if _references(self._buffers, index) == _IDLE:
                 return self._buffers[index]
         new = np.empty(shape, np.uint8)
-        if len(self._buffers) < POOLED:
+        if len(self._buffers) < self._pooled:
             self._buffers.append(new)
         return new
 

@@ -46,6 +46,8 @@ from .telemetry_sample import Sample
 # What may wait for the disk: two seconds of 10 Hz at 1280 x 720 px, and hours of notes.
 MAX_WAITING_BYTES = 64 << 20
 MAX_WAITING = 10_000
+# Buffers of pixels that are used again: as many as may wait, or a slow disk costs page faults.
+_POOLED = 64
 _SYNC_S = 1.0
 _CLOSE_S = 10.0
 _LINES_BYTES = 1024  # position and state of a step
@@ -90,7 +92,7 @@ class Recorder:
         """
         self.lost_steps = self.lost_pictures = 0
         self._options = options
-        self._buffers = FrameBuffers()
+        self._buffers = FrameBuffers(_POOLED)
         self._queue: queue.SimpleQueue[_Noted | _Said | None] = queue.SimpleQueue()
         self._steps = 0
         self._due_t: float | None = None

@@ -102,8 +102,8 @@ def test_a_frame_newer_than_all_waits_for_the_attitude_that_is_due(
     wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(telemetry_live, "WAIT_S", PATIENCE_S)
-    for _ in range(3):
-        wire.attitude(time.monotonic(), 0.1)
+    for ago_s in (0.02, 0.01, 0.0):  # two of the same millisecond would count as one
+        wire.attitude(time.monotonic() - ago_s, 0.1)
     at_s = time.monotonic() + 0.05
     results: list[Any] = []
     asker = threading.Thread(target=lambda: results.append(wire.telemetry.at(frame(at_s))))

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from aiohttp import web
 
+from ..core.console import say
 from .view_http import add_get
 from .view_live import LiveView, Message
 from .view_picture import Kept, frame_jpeg, view_jpeg
@@ -36,7 +37,7 @@ class Feed:
         self._newest: Message | None = None
         self._data = b""
         self._changed = asyncio.Event()
-        self._ended = False
+        self._ended = self._failed = False
         self._worker = ThreadPoolExecutor(1, "s4g-view-pictures")
         self._pictures: dict[str, tuple[Kept, asyncio.Future[bytes | None]]] = {}
 
@@ -70,8 +71,13 @@ class Feed:
 
     def _publish(self) -> None:
         """Make one message, and wake everyone who waits for it."""
-        self._newest = message = self._view.message()
-        self._data = _event(self._view.run, "state", message)
+        try:
+            self._newest = message = self._view.message()
+            self._data = _event(self._view.run, "state", message)
+        except Exception as error:  # the page then says that there is nothing new
+            if not self._failed:
+                say(f"note: live map: {type(error).__name__}: {error}; viewers see no news")
+            self._failed = True
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
@@ -114,8 +120,9 @@ class Feed:
                 if self._ended:
                     break
                 await self._changed.wait()
+            if self._newest is sent or self._newest is None:
+                continue
             sent = self._newest
-            assert sent is not None
             if (sent.points[0], sent.events[0]) != told:
                 # It was slow: what it has missed comes apart from what everyone gets.
                 await send(_event(run, "past", self._view.catching_up(*told)))

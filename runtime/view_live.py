@@ -16,6 +16,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from ..core.geo import LocalFrame
+from .fix import State
 from .frame_buffers import FrameBuffers
 from .view_history import STATES, History, Noted
 from .view_picture import Kept, keep
@@ -181,7 +182,8 @@ class LiveView:
         return {
             "state": by_now.state.value,
             "reason": None if by_now.reason is None else by_now.reason.value,
-            "source": by_now.source,
+            # In TRACK the newest frame was matched, though it is a moment old.
+            "source": fix.source if by_now.state is State.TRACK else by_now.source,
             "anchor_age_s": _rounded(by_now.anchor_age_s, 2),
             "lat": _rounded(by_now.lat, 7),
             "lon": _rounded(by_now.lon, 7),

@@ -15,7 +15,7 @@ from ..core.errors import S4GError
 
 # Connections at once; more are closed as they come, for each takes a file descriptor that a camera
 # or a log may need.
-_MOST_CONNECTIONS = 128
+_MOST_CONNECTIONS = 256
 _IDLE_S = 15.0
 # A request is a line and some headers.
 _MOST_LINE_BYTES, _MOST_FIELD_BYTES = 2048, 8190

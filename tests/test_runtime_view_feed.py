@@ -253,3 +253,15 @@ def test_the_frame_thread_goes_on_whatever_viewers_do(served: Any, pack: Pack) -
     for wire in wires:
         wire.close()
     toy.wait_until(lambda: served.view.viewers == 0)
+
+
+def test_what_cannot_be_told_is_said_once_and_the_next_is_told(
+    served: Any, pack: Pack, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with served.client.events() as events:
+        events.next()
+        served.view.observe(toy.seen(toy.fix(pack, 0, sigma_m=float("nan"))))
+        toy.wait_until(lambda: "viewers see no news" in capfd.readouterr().err)
+        fly(served, pack, 1, 2)
+        assert events.until(has(2)).data["fix"]["frame"] == 1
+    assert "viewers see no news" not in capfd.readouterr().err

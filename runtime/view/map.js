@@ -9,7 +9,9 @@ export const R95_PER_SIGMA = 2.448;
 const CLOSER_ZOOMS = 3; // beyond the finest tiles
 const SHOWN_CANDIDATES = 5;
 const LABEL_PX = [56, 17];
-const FIRST_VIEW_M = 320; // of ground around the first position
+// Of ground around the first position: so much, or as many times the radius of its ellipse.
+const FIRST_VIEW_M = 260;
+const FIRST_VIEW_RADII = 14;
 
 const DRONE =
   '<svg viewBox="-20 -20 40 40" width="30" height="30" aria-hidden="true">' +
@@ -144,7 +146,8 @@ export class FlightMap {
 
   _zoomIn(fix) {
     this.zoomsIn = false;
-    const around = L.latLngBounds(square(fix.lat, fix.lon, FIRST_VIEW_M));
+    const side = Math.max(FIRST_VIEW_M, FIRST_VIEW_RADII * R95_PER_SIGMA * (fix.sigma_m ?? 0));
+    const around = L.latLngBounds(square(fix.lat, fix.lon, side));
     const zoom = Math.max(this.map.getZoom(), this.map.getBoundsZoom(around));
     this.map.setView([fix.lat, fix.lon], zoom, { animate: false });
   }

@@ -254,7 +254,7 @@ export class Replay {
         if (error[i] <= hpl[i]) held++;
       }
     }
-    put("error-held", told ? `${held} of ${told}` : "–");
+    put("error-held", told ? `${held}/${told}` : "–");
   }
 
   _showTruth(index) {

@@ -114,7 +114,7 @@ class _Taker:
             check_jpeg(one.jpeg, *size, origin)
             name.with_suffix(".jpg").write_bytes(one.jpeg)
         else:
-            rgb = unpack_pixels(one.jpeg, one.residual, *size, origin)
+            rgb, _ = unpack_pixels(one.jpeg, one.residual, *size, origin)
             name.with_suffix(".png").write_bytes(encode_rgb(rgb, ".png"))
 
 

@@ -8,6 +8,7 @@ about the space of a PNG and a third of its time (docs/logs.md has the figures).
 from __future__ import annotations
 
 import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -20,6 +21,7 @@ from .frame_buffers import Pixels
 
 QUALITY = 90
 _LEVEL = 1
+_CHECK = struct.Struct("<I")  # CRC-32 of the pixels: another JPEG decoder may round otherwise
 # Segments that decoding needs: JFIF's header, and Adobe's, which tells the colours. All others of
 # their kind are left out: EXIF and XMP hold the position of a drone with GNSS.
 _APP0, _APP14, _APP15, _COMMENT = 0xE0, 0xEE, 0xEF, 0xFE
@@ -78,7 +80,8 @@ def pack_pixels(rgb: Pixels, exact: bool) -> tuple[bytes, bytes | None]:
     shown = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
     assert shown is not None
     left = np.subtract(rgb, shown, out=bgr)  # modulo 256, as the sum will be
-    return data.tobytes(), zstandard.ZstdCompressor(_LEVEL).compress(left.tobytes())
+    packed = zstandard.ZstdCompressor(_LEVEL).compress(left.tobytes())
+    return data.tobytes(), _CHECK.pack(zlib.crc32(np.ascontiguousarray(rgb).data)) + packed
 
 
 def check_jpeg(jpeg: bytes, width_px: int, height_px: int, origin: str) -> None:
@@ -95,8 +98,12 @@ def check_jpeg(jpeg: bytes, width_px: int, height_px: int, origin: str) -> None:
 
 def unpack_pixels(
     jpeg: bytes, residual: bytes | None, width_px: int, height_px: int, origin: str
-) -> Pixels:
-    """Return what `pack_pixels` was given, (H, W, 3) uint8 RGB; about that without a residual.
+) -> tuple[Pixels, bool]:
+    """Return what `pack_pixels` was given, and whether to the last bit.
+
+    Returns:
+        (H, W, 3) uint8 RGB; not exact without a residual, or where this machine decodes the JPEG
+        otherwise than the one that made it.
 
     Raises:
         InputError: the parts do not make a picture of that size; the message begins with `origin`.
@@ -106,12 +113,16 @@ def unpack_pixels(
     if rgb.shape != (height_px, width_px, 3):
         raise InputError(f"{origin}: its picture has another size; the log is damaged")
     if residual is None:
-        return rgb
+        return rgb, False
+    packed = residual[_CHECK.size :]
     try:
         # The size is written in front of the data; nothing larger is made room for.
-        if zstandard.frame_content_size(residual) != rgb.size:
+        if zstandard.frame_content_size(packed) != rgb.size:
             raise zstandard.ZstdError
-        left = np.frombuffer(zstandard.ZstdDecompressor().decompress(residual), np.uint8)
-        return np.add(rgb, left.reshape(rgb.shape), out=rgb)
+        left = np.frombuffer(zstandard.ZstdDecompressor().decompress(packed), np.uint8)
+        np.add(rgb, left.reshape(rgb.shape), out=rgb)
+        return rgb, _CHECK.pack(zlib.crc32(np.ascontiguousarray(rgb).data)) == residual[
+            : _CHECK.size
+        ]
     except (zstandard.ZstdError, ValueError):
         raise InputError(f"{origin}: what completes its picture is damaged") from None

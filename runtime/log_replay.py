@@ -86,7 +86,12 @@ class Recorded:
                 check_jpeg(one.jpeg, *size, origin)
                 encoded = one.jpeg
             else:
-                decoded = unpack_pixels(one.jpeg, one.residual, *size, origin)
+                decoded, exact = unpack_pixels(one.jpeg, one.residual, *size, origin)
+                if not exact:
+                    self._give_up(
+                        f"this machine decodes the picture of frame {note.index} otherwise than "
+                        "the one of the flight"
+                    )
         return Frame(
             note.index,
             note.t,

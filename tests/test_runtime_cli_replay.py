@@ -293,6 +293,22 @@ def test_a_camera_recorded_as_jpeg_alone_is_not_called_exact(
     assert float(line.split()[-3]) < 5.0, line
 
 
+def test_a_machine_that_decodes_otherwise_is_told(
+    tool: Tool, toy_flight: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("s4g.runtime.frames.open_frames", lambda *_: Live(toy_flight))
+    tool.fly(camera="/dev/video9")
+    monkeypatch.setattr(
+        "s4g.runtime.log_pixels.decode_rgb", lambda *words: decode_rgb(*words) ^ np.uint8(1)
+    )
+    rerun = tool.replay()
+    assert rerun.code == 0
+    assert (
+        "not exact: this machine decodes the picture of frame 0 otherwise than the one of the "
+        "flight\n"
+    ) in rerun.out
+
+
 def test_pictures_that_were_not_recorded_are_told(tool: Tool) -> None:
     tool.fly(log_frames=0.25)  # of frames that are 2 s apart every second one
     rerun = tool.replay()

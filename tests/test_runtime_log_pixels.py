@@ -38,8 +38,23 @@ def test_any_picture_comes_back_to_the_last_bit(height: int, width: int, seed: i
         before = rgb.copy()
         jpeg, residual = pack_pixels(rgb, exact=True)
         assert residual is not None
-        assert np.array_equal(unpack_pixels(jpeg, residual, width, height, "x"), rgb)
+        back, exact = unpack_pixels(jpeg, residual, width, height, "x")
+        assert exact
+        assert np.array_equal(back, rgb)
         assert np.array_equal(rgb, before)
+
+
+def test_a_decoder_that_rounds_otherwise_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    rgb = picture(20, 30)
+    jpeg, residual = pack_pixels(rgb, exact=True)
+
+    def other(data: bytes, origin: str) -> np.ndarray:
+        return decode_rgb(data, origin) ^ np.uint8(1)
+
+    monkeypatch.setattr("s4g.runtime.log_pixels.decode_rgb", other)
+    back, exact = unpack_pixels(jpeg, residual, 30, 20, "x")
+    assert not exact
+    assert np.abs(back.astype(int) - rgb).max() == 1
 
 
 def test_a_lossy_picture_is_the_jpeg_alone() -> None:
@@ -47,7 +62,8 @@ def test_a_lossy_picture_is_the_jpeg_alone() -> None:
     jpeg, residual = pack_pixels(rgb, exact=False)
     assert residual is None
     assert jpeg == pack_pixels(rgb, exact=True)[0]
-    shown = unpack_pixels(jpeg, None, 128, 96, "x")
+    shown, exact = unpack_pixels(jpeg, None, 128, 96, "x")
+    assert not exact
     assert 0 < np.abs(shown.astype(int) - rgb).mean() < 6
 
 
@@ -122,7 +138,9 @@ def test_a_residual_that_does_not_fit_is_refused() -> None:
     assert len(bomb) < 4096
     # A size that is not told would be believed whatever comes out.
     streamed = zstandard.ZstdCompressor(write_content_size=False).compress(bytes(20 * 30 * 3))
-    for wrong in (bomb, compress(b"short"), streamed, residual[:-5], b"", b"nothing of the kind"):
+    head = residual[:4]
+    for packed in (bomb, compress(b"short"), streamed, residual[4:-5], b"", b"nothing of the kind"):
+        wrong = head + packed
         assert refusal(jpeg, wrong, 30, 20, "x") == "x: what completes its picture is damaged"
 
 
@@ -134,6 +152,8 @@ def test_a_damaged_residual_is_refused_or_a_picture(at: int, flip: int) -> None:
     damaged = bytearray(residual)
     damaged[at % len(damaged)] ^= flip
     try:
-        assert unpack_pixels(jpeg, bytes(damaged), 30, 20, "x").shape == (20, 30, 3)
+        rgb, exact = unpack_pixels(jpeg, bytes(damaged), 30, 20, "x")
+        assert rgb.shape == (20, 30, 3)
+        assert not exact or np.array_equal(rgb, picture(20, 30))
     except InputError as error:
         assert str(error) == "x: what completes its picture is damaged"

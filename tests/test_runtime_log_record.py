@@ -277,7 +277,7 @@ def test_a_slow_disk_costs_pictures_first_and_both_are_counted(
         assert recorder.lost_pictures == 5
         assert recorder.lost_steps == 3
         go.set()
-        wait_for(lambda: recorder._told_losses)
+        wait_for(lambda: recorder._told_losses and recorder._queue.qsize() == 0)
         recorder.observe(seen(12, noise(12)))
     steps = read(tmp_path / "logs")
     assert [one.step.number for one in steps] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 12]

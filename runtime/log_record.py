@@ -50,6 +50,7 @@ MAX_WAITING = 10_000
 _POOLED = 64
 _SYNC_S = 1.0
 _CLOSE_S = 10.0
+_LATE = 1e-6  # of a period: frames' times are rounded
 _LINES_BYTES = 1024  # position and state of a step
 _INFO, _WARNING = 2, 3  # foxglove.Log
 
@@ -95,7 +96,7 @@ class Recorder:
         self._buffers = FrameBuffers(_POOLED)
         self._queue: queue.SimpleQueue[_Noted | _Said | None] = queue.SimpleQueue()
         self._steps = 0
-        self._due_t: float | None = None
+        self._period: int | None = None
         self._put_bytes = self._done_bytes = 0  # each counted by one thread alone
         self._is_over = False
         self._begun_ns = time.time_ns() - time.monotonic_ns()
@@ -153,11 +154,10 @@ class Recorder:
         t = seen.fix.t
         if t is None:
             return True
-        if self._due_t is not None and self._due_t - 1 / hz <= t < self._due_t:
-            return False
-        # Multiples of the period, so that a frame that comes late makes no other late.
-        self._due_t = (math.floor(t * hz) + 1) / hz
-        return True
+        # Periods of the clock, so that a frame that comes late makes no other late.
+        period = math.floor(t * hz + _LATE)
+        is_new, self._period = period != self._period, period
+        return is_new
 
     def _now_ns(self) -> int:
         """Return the machine's time at the start plus what has gone by since; it never jumps."""

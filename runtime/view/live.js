@@ -126,7 +126,7 @@ export class Live {
     } else {
       showState(this.now);
     }
-    put("age", stale ? `last heard ${age.toFixed(0)} s ago` : `${number(age, 1)} s ago`);
+    put("age", stale ? `newest is ${age.toFixed(0)} s old` : `${number(age, 1)} s ago`);
     showFix(this.now, stale);
     this.map.show(this.now, stale);
   }

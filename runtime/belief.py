@@ -26,6 +26,8 @@ _LEAST_KERNEL_CELLS = 0.6
 _KERNEL_REACH = 3.0
 # Tiles less likely than this say nothing that the floor would not drown.
 _LEAST_OWN = 1e-3
+# A circular Gaussian keeps 95 % within 2.448 standard deviations.
+_SIGMA_OF_R95 = 1 / 2.448
 # The grid is put back over the pack when it has flown this many cells away from it.
 _MOST_DRIFT_CELLS = 4.0
 # Motion that is uncertain by less than this share of a cell is blurred with what follows.
@@ -104,16 +106,22 @@ class Belief:
         self._variance_m2 = 0.0
 
     def start(self, east_m: float, north_m: float, radius_m: float) -> None:
-        """Believe that the drone is near a place: within a radius with 95 %.
-
-        A circular Gaussian keeps 95 % within 2.448 standard deviations.
-        """
-        sigma_m = max(radius_m / 2.448, self.cell_m / 2)
+        """Believe that the drone is near a place: within a radius with 95 %."""
+        sigma_m = max(_SIGMA_OF_R95 * radius_m, self.cell_m / 2)
         for heading, mass in enumerate(self._mass):
             x, y = self._axes(heading)
             column = np.exp(-0.5 * ((y - north_m) / sigma_m) ** 2)
             row = np.exp(-0.5 * ((x - east_m) / sigma_m) ** 2)
             np.multiply(column[:, None], row[None], out=mass, casting="same_kind")
+        self._renew()
+
+    def settle(self, east_m: float, north_m: float, sigma_m: float, mass: float) -> None:
+        """Believe with a probability `mass` that the drone is at a place, known to `sigma_m`."""
+        before, elsewhere = self._mass.copy(), (1 - mass) * self.elsewhere
+        self.start(east_m, north_m, sigma_m / _SIGMA_OF_R95)
+        self._mass *= mass / self._sum()
+        self._mass += (1 - mass) * before
+        self.elsewhere = elsewhere
         self._renew()
 
     @property

@@ -18,7 +18,7 @@ from ..core.camera import Attitude
 from ..core.console import say
 from ..core.errors import IntegrityError
 from ..tilepacks.reader import Pack
-from .belief import Belief, Implied, Mode
+from .belief import Belief, Implied
 from .bias import PoseBias
 from .fix import Fix, Reason, State
 from .frames import Frame
@@ -48,6 +48,7 @@ from .locate import (
 from .motion import NOT_KNOWN, FrameClock, Motion, motion, reported_mps
 from .odometry import Step
 from .registration import Registered, Registration
+from .sights import Sights
 from .single import FixMaker, unknown_tilt_m
 from .tail import GATE, Tail
 from .telemetry import Sample
@@ -64,8 +65,7 @@ _SUPPOSED_MPS = 12.0
 _SUPPOSED_DEG_PER_S = 15.0
 # Frames' worth of new ground, all agreeing, before a place is believed at first.
 _FIRST_NEWS = 3.0
-# ... and seconds of it before a place far from where the drone was known to be, or before one that
-# a drone which hardly moves surely sees.
+# ... and seconds of it before a place far from where the drone was known to be.
 _JUMP_S = 10.0
 # A place this near, in footprints, is taken up sooner: a drone turns more sharply than was thought
 # more often than it is carried away.
@@ -149,7 +149,7 @@ class Tracker:
         self._doubted_t: float | None = None  # since when frames see another place
         self._doubt_m = 0.0  # error per axis if they are right and it is near
         self._sees_elsewhere = False  # ... or whether it is far
-        self._sure_t: float | None = None  # since when frames surely see one place, each by itself
+        self._sights = Sights()
         self._alone = False  # whether the last frame is too long ago to tell anything
         self._footprint_m = smallest_m
         self.resets = 0
@@ -286,6 +286,7 @@ class Tracker:
         self._alone = unsure_m > _GONE_FOOTPRINTS * self._footprint_m
         likely = moved if self._tail is None else moved + self._tail.state[2:]
         self._belief.predict(likely * seconds, unsure_m, _LEAK_PER_S * seconds)
+        self._sights.moved(likely * seconds)
         if self._belief.headings > 1:
             self._belief.turn(_SUPPOSED_DEG_PER_S * seconds / HEADING_STEP_DEG)
         if self._tail is not None:
@@ -302,7 +303,8 @@ class Tracker:
     def _forget(self) -> None:
         """Begin anew, with every place of the pack alike."""
         self._belief = Belief(*self._cells)
-        self._tail = self._pose = self._sure_t = None
+        self._tail = self._pose = None
+        self._sights.forget()
         self._motion = NOT_KNOWN
         self._news, self._moved_m = 0.0, math.inf
         self._trust()
@@ -317,7 +319,7 @@ class Tracker:
         self._compared_t += seconds
         self._anchor_t = None if self._anchor_t is None else self._anchor_t + seconds
         self._doubted_t = None if self._doubted_t is None else self._doubted_t + seconds
-        self._sure_t = None if self._sure_t is None else self._sure_t + seconds
+        self._sights.shifted(seconds)
 
     def _hand_over(self, tail: Tail, before: Motion) -> None:
         """Let the tail know where its velocity comes from now, if from elsewhere than before."""
@@ -336,7 +338,7 @@ class Tracker:
         own = self._own(evidence)
         self._believe(finding, evidence, own, news)
         self._news += news
-        taken = self._take_up(t, finding.estimate)
+        taken = self._take_up(t, finding.estimate, news)
         anchored = finding.attitude is not None and (
             self._correct(t, sample, finding, evidence, own, news) or taken
         )
@@ -501,45 +503,49 @@ class Tracker:
         else:
             self._sees_elsewhere = True
 
-    def _take_up(self, t: float, seen: Estimate | None) -> bool:
+    def _take_up(self, t: float, seen: Estimate | None, news: float) -> bool:
         """Start the tail where the belief has gathered, or move it there after long doubt."""
+        if seen is not None and _is_sure(seen):
+            place_m = np.array([seen.east_m, seen.north_m])
+            self._sights.note(t, place_m, news, MODE_REACH * self._footprint_m)
         doubted_s = 0.0 if self._doubted_t is None else t - self._doubted_t
         if self._tail is not None and doubted_s < _NEAR_JUMP_S:
             return False
-        if self._news < _FIRST_NEWS and not _is_sure(seen):
+        found = self._gathered() or self._hovered(t, seen)
+        if found is None:
             return False
-        mode = self._belief.mode(MODE_REACH * self._footprint_m)
-        if self._news < _FIRST_NEWS and not self._has_seen_long(t, seen, mode):
-            return False
-        if mode.mass < _TAKEN_MASS:
-            return False
+        place, sigma_m = found
         if self._tail is not None:
-            place = np.array([mode.east_m, mode.north_m])
-            if self._tail.distance2(place, mode.spread_m) <= _CONTRADICTION:
+            if self._tail.distance2(place, sigma_m) <= _CONTRADICTION:
                 return False
             near_m = _NEAR_FOOTPRINTS * self._footprint_m
             if doubted_s < _JUMP_S and math.dist(place, self._tail.position_m) > near_m:
                 return False
             self.resets += 1
-        sigma_m = max(mode.spread_m, self._belief.cell_m / 2)
         model = self._motion.model
-        self._tail = Tail(mode.east_m, mode.north_m, sigma_m, model)
+        self._tail = Tail(*(float(v) for v in place), max(sigma_m, self._belief.cell_m / 2), model)
         if self._motion.now_mps is not None:
             self._tail.trust(self._motion.now_mps, model)
         self._anchor_t = t
         self._trust()
         return True
 
-    def _has_seen_long(self, t: float, seen: Estimate | None, mode: Mode) -> bool:
-        """Tell whether frames of hardly any new ground have surely seen the mode for long."""
-        assert seen is not None
-        away_m = math.dist((seen.east_m, seen.north_m), (mode.east_m, mode.north_m))
-        if away_m > MODE_REACH * self._footprint_m:
-            self._sure_t = None
-            return False
-        if self._sure_t is None:
-            self._sure_t = t
-        return t - self._sure_t >= _JUMP_S
+    def _gathered(self) -> tuple[Floats, float] | None:
+        """Return where the belief has gathered after enough new ground, and its spread."""
+        if self._news < _FIRST_NEWS:
+            return None
+        mode = self._belief.mode(MODE_REACH * self._footprint_m)
+        if mode.mass < _TAKEN_MASS:
+            return None
+        return np.array([mode.east_m, mode.north_m]), mode.spread_m
+
+    def _hovered(self, t: float, seen: Estimate | None) -> tuple[Floats, float] | None:
+        """Return what a drone that shows no new ground has surely seen for long; it is believed."""
+        place = self._sights.hovered_over(t, _FIRST_NEWS)
+        if place is None or seen is None:
+            return None
+        self._belief.settle(float(place[0]), float(place[1]), seen.sigma_m, _TAKEN_MASS)
+        return place, seen.sigma_m
 
     def _reach_m(self, tail: Tail) -> float:
         return MODE_REACH * self._footprint_m + 3 * tail.sigma_m

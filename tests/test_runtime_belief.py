@@ -189,3 +189,14 @@ def test_a_turn_that_nobody_tells_makes_neighbouring_headings_likely() -> None:
     assert turned[0] < alone[0]
     assert turned[1] > alone[1] and turned[7] > alone[7]
     assert turned[4] == pytest.approx(alone[4], rel=1e-3)
+
+
+def test_what_is_settled_is_believed_as_much_as_was_asked_and_the_rest_as_before() -> None:
+    belief = Belief(BOUNDS_M, 10.0, elsewhere=0.1)
+    belief.start(-600.0, 0.0, 50.0)
+    before = belief.mass_within(-600.0, 0.0, 200.0)
+    belief.settle(500.0, 100.0, 12.0, 0.98)
+    assert belief.mass_within(500.0, 100.0, 60.0) == pytest.approx(0.98, abs=1e-3)
+    assert belief.mass_within(-600.0, 0.0, 200.0) == pytest.approx(0.02 * before, rel=1e-3)
+    assert total(belief) == pytest.approx(1.0, abs=1e-6)
+    assert belief.mode(60.0).spread_m == pytest.approx(12.0, rel=0.1)

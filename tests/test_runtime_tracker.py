@@ -693,3 +693,16 @@ def test_a_tilt_that_was_told_a_while_ago_makes_a_position_less_sure() -> None:
     assert swayed_m == pytest.approx(100.0 * math.tan(math.radians(2.5)))
     untold_m = unknown_tilt_m(replace(level, tilt_known=False), 100.0)
     assert unknown_tilt_m(replace(level, age_s=9.0), 100.0) == untold_m
+
+
+def test_a_hovering_drone_that_was_carried_away_is_found_after_ten_seconds_and_not_before() -> None:
+    flight = Flight()
+    flight.step()
+    fixes = flight.fly(12, still=True)
+    assert fixes[-1].state is State.TRACK
+    flight.place_m = flight.place_m + [500.0, 0.0]
+    fixes = flight.fly(20, still=True)
+    first = next(i for i, fix in enumerate(fixes) if fix.lat is not None)
+    assert first == round(10 / PERIOD_S)
+    assert all(flight.error_m(fix) < 8 for fix in fixes[first:])
+    assert flight.tracker.resets == 1

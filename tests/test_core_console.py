@@ -239,3 +239,17 @@ def test_wrong_numbers_are_refused_with_option_value_and_meaning(text: str) -> N
     with pytest.raises(InputError) as caught:
         parse_numbers(text, 4, "--bbox", "W,S,E,N in degrees")
     assert str(caught.value) == f"--bbox {text}: expected W,S,E,N in degrees"
+
+
+def test_what_is_said_can_be_overheard_for_a_while(capsys: pytest.CaptureFixture[str]) -> None:
+    from s4g.core.console import overheard, say
+
+    first: list[str] = []
+    second: list[str] = []
+    with overheard(first.append):
+        say("one")
+        with overheard(second.append):
+            say("two")
+    say("three")
+    assert (first, second) == (["one", "two"], ["two"])
+    assert capsys.readouterr().err == "one\ntwo\nthree\n"

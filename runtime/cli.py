@@ -15,6 +15,7 @@ from ..core.files import check_output, write_bytes
 from . import cli_log, cli_outputs, cli_service, cli_view
 from .cli_part import Part, Running, add_all
 from .cli_score import score
+from .cli_view_log import view
 
 if TYPE_CHECKING:
     from .score import ScoredFix, Truth
@@ -213,8 +214,11 @@ def run(
             others | {"overwrite": overwrite}, pack, engine, source, poses, lens, tracker, is_live,
             realtime,
         )  # fmt: skip
-        observers = [one for part in PARTS for one in part.open(stack, running)]
-        results = run_frames(source, poses, localiser, maker, realtime, max_frames, observers)
+        for part in PARTS:
+            running.observers.extend(part.open(stack, running))
+        results = run_frames(
+            source, poses, localiser, maker, realtime, max_frames, running.observers
+        )
         if tracker is not None and rate is not None:
             fill_in = while_awaited if is_live else between_frames
             results = fill_in(results, tracker, rate)
@@ -246,6 +250,7 @@ def _say_score(fixes: list[ScoredFix], truth: Truth, alert_limit_m: float | None
 
 
 cli.add_command(score)
+cli.add_command(view)
 
 
 def main() -> None:

@@ -523,7 +523,8 @@ class Tracker:
                 return False
             self.resets += 1
         model = self._motion.model
-        self._tail = Tail(*(float(v) for v in place), max(sigma_m, self._belief.cell_m / 2), model)
+        east_m, north_m = (float(v) for v in place)
+        self._tail = Tail(east_m, north_m, max(sigma_m, self._belief.cell_m / 2), model)
         if self._motion.now_mps is not None:
             self._tail.trust(self._motion.now_mps, model)
         self._anchor_t = t

@@ -12,6 +12,7 @@ from .transport import CHUNK_BYTES
 CLIENTS = 16
 # What a client has not read yet; over a minute of fixes.
 CLIENT_BYTES = 256 * 1024
+_SYSTEM_BYTES = 32 * 1024  # that the system holds besides
 _QUIET_S = 60.0
 _GONE = "has gone"
 
@@ -56,6 +57,9 @@ class TcpServer:
         self._socket = socket.socket(family, kind)
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Clients inherit it. Left to itself the system takes megabytes from us for one that
+            # does not read: an hour of positions, all of which it would get when it reads again.
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SYSTEM_BYTES)
             self._socket.bind(place)
             self._socket.listen(CLIENTS)
             self._socket.setblocking(False)

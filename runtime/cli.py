@@ -13,7 +13,9 @@ from ..core.devices import DEVICES
 from ..core.errors import InputError
 from ..core.files import check_output, write_bytes
 from . import cli_log, cli_outputs, cli_service, cli_view
+from .cli_flights import log
 from .cli_part import Part, Running, add_all
+from .cli_replay import replay
 from .cli_score import score
 from .cli_view_log import view
 
@@ -251,6 +253,8 @@ def _say_score(fixes: list[ScoredFix], truth: Truth, alert_limit_m: float | None
 
 cli.add_command(score)
 cli.add_command(view)
+cli.add_command(replay)
+cli.add_command(log)
 
 
 def main() -> None:

@@ -121,7 +121,11 @@ def cli() -> None:
 @click.option("--max-frames", type=click.IntRange(min=1), help="Stop after this many frames.")
 @click.option("--diagnostics", is_flag=True, help="Add how each fix came about (calibration).")
 @click.option("--overwrite", is_flag=True, help="Replace --out and --plot files that exist.")
-@click.option("--quiet", is_flag=True, help="Print no fixes; needs --out, --truth or --plot.")
+@click.option(
+    "--quiet",
+    is_flag=True,
+    help="Print no fixes; needs --out, --to, --view, --truth or --plot.",
+)
 @add_all(PARTS)
 @debug_option
 def run(
@@ -164,7 +168,9 @@ def run(
     """
     elsewhere = any(part.is_asked_for(others) for part in PARTS)
     if quiet and not (out or truth or plot or elsewhere):
-        raise InputError("--quiet: nothing would be left to see; add --out, --truth or --plot")
+        raise InputError(
+            "--quiet: nothing would be left to see; add --out, --to, --view, --truth or --plot"
+        )
     for path in (out, plot):
         if path is not None:
             check_output(path, overwrite)

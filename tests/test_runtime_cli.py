@@ -419,7 +419,7 @@ def test_photos_without_telemetry_are_read_as_exif(tool: Tool, toy_flight: Any) 
 def test_quiet_with_nothing_to_see_is_refused(tool: Tool) -> None:
     assert_refused(
         tool.run("--quiet"),
-        "--quiet: nothing would be left to see; add --out, --truth or --plot",
+        "--quiet: nothing would be left to see; add --out, --to, --view, --truth or --plot",
     )
 
 

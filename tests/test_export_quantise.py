@@ -180,7 +180,7 @@ def test_layers_kept_in_float_are_served_in_float(
     (usual,) = ort.InferenceSession(made, providers=["CPUExecutionProvider"]).run(
         None, {"images": images}
     )
-    assert np.abs(served - literal).max() < 0.3 * np.abs(usual - literal).max()
+    assert np.abs(served - literal).max() < 0.5 * np.abs(usual - literal).max()
 
 
 def test_only_the_named_node_is_quantised(prepared: bytes, ranges: Ranges) -> None:

@@ -278,7 +278,7 @@ def test_pictures_and_candidates_are_shown_beside_each_other(
 ) -> None:
     window = Window(stack, browser, served.url)
     keep_up(served, toy.fix(pack, 1), window, "TRACK")
-    for number in range(2, 40):
+    for number in range(2, 400):
         served.view.observe(toy.seen(toy.fix(pack, number)))
         if window.value("document.getElementById('frame').naturalWidth") == 64:
             break

@@ -283,7 +283,16 @@ def test_pictures_and_candidates_are_shown_beside_each_other(
         if window.value("document.getElementById('frame').naturalWidth") == 64:
             break
         window.page.wait_for_timeout(100)
-    assert window.value("document.getElementById('frame').naturalWidth") == 64
+    told = window.value(
+        "[document.hidden, document.getElementById('pictures').open,"
+        " document.getElementById('frame').src, document.getElementById('frame').complete,"
+        " document.getElementById('frame').hidden]"
+    )
+    assert window.value("document.getElementById('frame').naturalWidth") == 64, (
+        told,
+        window.requests[-6:],
+        served.view.picture,
+    )
     assert window.page.locator("#candidates li").count() == 2
     assert window.value("document.querySelectorAll('path.candidate').length") == 2
     window.page.click("#show-candidates")

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 
 from .telemetry import Sample
 
-# How far heading (radians) and the logarithm of height are off at first, standard deviation, and
-# what is added to the variance in a second: a degree in half a minute, a percent a second.
-_TURN_SIGMA, _TURN_DRIFT2 = math.radians(5.0), math.radians(1.0) ** 2 / 30
-_HEIGHT_SIGMA, _HEIGHT_DRIFT2 = 0.15, 0.01**2
+# How far heading (radians) and the logarithm of height are off, standard deviation, and after how
+# many seconds they have forgotten how far: hills pass sooner than iron.
+_TURN_SIGMA, _TURN_LASTS_S = math.radians(5.0), 1500.0
+_HEIGHT_SIGMA, _HEIGHT_LASTS_S = 0.15, 450.0
 # What says that they are off by more than this many standard deviations is not believed.
 _GATE_SIGMAS = 4.0
 
@@ -52,22 +52,23 @@ class PoseBias:
 
     def __init__(self) -> None:
         """Suppose that nothing is wrong."""
-        self._turn = _Followed(_TURN_SIGMA, _TURN_DRIFT2)
-        self._height = _Followed(_HEIGHT_SIGMA, _HEIGHT_DRIFT2)
+        self._turn = _Followed(_TURN_SIGMA, _TURN_LASTS_S)
+        self._height = _Followed(_HEIGHT_SIGMA, _HEIGHT_LASTS_S)
         self.correction = Correction()
 
     def passed(self, seconds: float) -> None:
         """Take note of time that passed."""
         self._turn.passed(seconds)
         self._height.passed(seconds)
+        self._renew()
 
     def learn_turn(self, turn_rad: float, sigma_rad: float) -> None:
-        """Take in that a corrected heading still lacked `turn_rad`, clockwise."""
+        """Take in that a reported heading lacks `turn_rad`, clockwise."""
         self._turn.learn(turn_rad, sigma_rad)
         self._renew()
 
     def learn_height(self, factor: float, sigma: float) -> None:
-        """Take in that a corrected height still had to be multiplied; `sigma` is a share of it."""
+        """Take in that a reported height has to be multiplied; `sigma` is a share of it."""
         self._height.learn(math.log(factor), sigma)
         self._renew()
 
@@ -76,20 +77,22 @@ class PoseBias:
 
 
 class _Followed:
-    """A number that wanders (Kalman 1960, of one dimension)."""
+    """A number that wanders about zero (Ornstein and Uhlenbeck 1930), seen now and then."""
 
-    def __init__(self, sigma: float, drift2: float) -> None:
+    def __init__(self, sigma: float, lasts_s: float) -> None:
         self.mean = 0.0
-        self._first2 = self._variance = sigma**2
-        self._drift2 = drift2
+        self._usual = self._variance = sigma**2
+        self._lasts_s = lasts_s
 
     def passed(self, seconds: float) -> None:
-        self._variance = min(self._variance + self._drift2 * seconds, self._first2)
+        keep = math.exp(-seconds / self._lasts_s)
+        self.mean *= keep
+        self._variance = self._usual + (self._variance - self._usual) * keep**2
 
-    def learn(self, missing: float, sigma: float) -> None:
-        total = self._variance + sigma**2
-        if missing**2 > _GATE_SIGMAS**2 * total:
+    def learn(self, value: float, sigma: float) -> None:
+        total, news = self._variance + sigma**2, value - self.mean
+        if news**2 > _GATE_SIGMAS**2 * total:
             return
         gain = self._variance / total
-        self.mean += gain * missing
+        self.mean += gain * news
         self._variance *= 1 - gain

@@ -19,7 +19,7 @@ from ..core.console import say
 from ..core.errors import IntegrityError
 from ..tilepacks.reader import Pack
 from .belief import Belief, Implied
-from .bias import PoseBias
+from .bias import Correction, PoseBias
 from .fix import Fix, Reason, State
 from .frames import Frame
 from .hypotheses import (
@@ -47,7 +47,7 @@ from .locate import (
 )
 from .motion import NOT_KNOWN, FrameClock, Motion, motion, reported_mps
 from .odometry import Step
-from .registration import Registered, Registration
+from .registration import Registration
 from .sights import Sights
 from .single import FixMaker, unknown_tilt_m
 from .tail import GATE, Tail
@@ -126,6 +126,7 @@ class Tracker:
         self._gated = 0.0  # what the belief held of a gate
         self._steady_m = 0.0
         self._bias = PoseBias()
+        self._correction = Correction()  # of the frame that is matched
         self._usual_score: float | None = None  # cosine of the best tile of matched frames
         self._compared_t = -math.inf  # when one was last looked up in the whole pack
         smallest_m = min(level.footprint_m for level in pack.levels)
@@ -165,8 +166,13 @@ class Tracker:
         if t is None:
             return ANYTHING
         self._searches += 1
+        place = None if self.track is None else self.track.expected(t)
+        # A frame that stands alone shows nothing that was learnt from others to be still so.
+        far_m = _GONE_FOOTPRINTS * self._footprint_m
+        is_followed = place is not None and place.sigma_m <= far_m
+        self._correction = self._bias.correction if is_followed else Correction()
         moves = reported_mps(sample) is None
-        expected = Expected(turn=self._searches, moves=moves, correction=self._bias.correction)
+        expected = Expected(turn=self._searches, moves=moves, correction=self._correction)
         if self._pose is not None:
             expected = replace(expected, agl_m=self._pose.agl_m)
             if _SUPPOSED_DEG_PER_S * (t - self._pose_t) <= COVERED_DEG:
@@ -174,7 +180,6 @@ class Tracker:
         # Frames that contradict what is believed are looked at without prejudice.
         if self.track is None or self._doubted_t is not None:
             return expected
-        place = self.track.expected(t)
         if place is None or place.sigma_m > self._footprint_m:
             return expected
         east, north = (float(v) for v in place.position_m)
@@ -206,7 +211,7 @@ class Tracker:
         t = frame.t if frame.t is not None else sample.t
         if t is None:
             return self._single.fix(frame, sample, finding)
-        sample = self._bias.correction.of(sample)
+        sample = self._correction.of(sample)
         # Between views of which one was cut under a wrong heading or height nothing is to be seen.
         told = sample.yaw_known and sample.agl_known
         found = finding.reason is None and self._pose is not None and self._pose_t == self._clock.t
@@ -428,20 +433,15 @@ class Tracker:
         """Learn from where the patches of a matched frame lie what is wrong with its telemetry."""
         assert self._tail is not None
         fit = fit_places(evidence, own, self._tail.position_m, self._footprint_m)
-        if fit is None:
-            return
-        sigma = fit.sigma / math.sqrt(news)
-        if sample.yaw_known:
-            self._bias.learn_turn(-cmath.phase(fit.factor), sigma)
-        if sample.agl_known:
-            self._bias.learn_height(abs(fit.factor), sigma)
+        if fit is not None and _tells_all(sample):
+            sigma = fit.sigma / math.sqrt(news)
+            self._learn(-cmath.phase(fit.factor), sigma, abs(fit.factor), sigma)
 
-    def _learn_from_imagery(self, sample: Sample, found: Registered) -> None:
-        """Learn what is wrong with telemetry from how a frame lies on the imagery."""
-        if sample.yaw_known:
-            self._bias.learn_turn(math.radians(found.turn_deg), _IMAGERY_TURN_RAD)
-        if sample.agl_known:
-            self._bias.learn_height(found.scale, _IMAGERY_SCALE)
+    def _learn(self, turn_rad: float, sigma_rad: float, factor: float, sigma: float) -> None:
+        """Take in what a frame lacked besides what was corrected already."""
+        corrected_rad = math.radians(self._correction.turn_deg)
+        self._bias.learn_turn(corrected_rad + turn_rad, sigma_rad)
+        self._bias.learn_height(self._correction.height_factor * factor, sigma)
 
     def _on_imagery(
         self, t: float, sample: Sample, finding: Finding, place_m: Floats, sigma_m: float
@@ -467,7 +467,9 @@ class Tracker:
         if found is None:
             return None
         self._registered_t = t
-        self._learn_from_imagery(sample, found)
+        if _tells_all(sample):
+            turn_rad = math.radians(found.turn_deg)
+            self._learn(turn_rad, _IMAGERY_TURN_RAD, found.scale, _IMAGERY_SCALE)
         news = 1.0 if last is None or t < last else min((t - last) / _TILT_S, 1.0)
         parts = (
             TILT_SIGMA_RAD * view.agl_m,
@@ -550,6 +552,11 @@ class Tracker:
 
     def _reach_m(self, tail: Tail) -> float:
         return MODE_REACH * self._footprint_m + 3 * tail.sigma_m
+
+
+def _tells_all(sample: Sample) -> bool:
+    """Tell whether nothing of the attitude is guessed: what is wrong would be laid to the rest."""
+    return sample.yaw_known and sample.tilt_known and sample.agl_known
 
 
 def _is_sure(seen: Estimate | None) -> bool:

@@ -26,7 +26,7 @@ FRAME = LocalFrame(47.0, 8.0)
 def benchmarks_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path(__file__).parents[1] / "benchmarks"
     more = [str(folder / name) for name in ("encoder", "flights")]
-    monkeypatch.setattr(sys, "path", [str(folder), *more, *sys.path])
+    monkeypatch.setattr(sys, "path", [*more, str(folder), *sys.path])
 
 
 def ground() -> RGB:

@@ -17,6 +17,9 @@ from .telemetry import Sample
 # many seconds they have forgotten how far: hills pass sooner than iron.
 _TURN_SIGMA, _TURN_LASTS_S = math.radians(5.0), 1500.0
 _HEIGHT_SIGMA, _HEIGHT_LASTS_S = 0.15, 450.0
+# Heights are corrected in steps: one that wobbled with every frame would have the ground of the map
+# drawn anew for each.
+_HEIGHT_STEP = math.log(1.02)
 # What says that they are off by more than this many standard deviations is not believed.
 _GATE_SIGMAS = 4.0
 
@@ -73,7 +76,10 @@ class PoseBias:
         self._renew()
 
     def _renew(self) -> None:
-        self.correction = Correction(math.degrees(self._turn.mean), math.exp(self._height.mean))
+        height = self.correction.height_factor
+        if abs(self._height.mean - math.log(height)) > 0.75 * _HEIGHT_STEP:
+            height = math.exp(_HEIGHT_STEP * round(self._height.mean / _HEIGHT_STEP))
+        self.correction = Correction(math.degrees(self._turn.mean), height)
 
 
 class _Followed:

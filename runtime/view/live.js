@@ -4,6 +4,7 @@ import { number } from "./words.js";
 import { showCandidates, showEvents, showFix, showRows, showState, put } from "./panel.js";
 
 const STALE_S = 2; // without a new fix; then what is shown is old
+const PICTURE_S = 5; // that a picture may take
 const MOST_POINTS = 12000;
 const MOST_EVENTS = 200;
 
@@ -168,7 +169,10 @@ export class Live {
     this.loading = true;
     const load = (id, url) => new Promise((resolve) => {
       const image = document.getElementById(id);
+      // One that never comes must not be the last.
+      const late = setTimeout(resolve, PICTURE_S * 1000);
       image.onload = image.onerror = (event) => {
+        clearTimeout(late);
         image.hidden = event.type === "error";
         resolve();
       };

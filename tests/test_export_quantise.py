@@ -180,7 +180,8 @@ def test_layers_kept_in_float_are_served_in_float(
     (usual,) = ort.InferenceSession(made, providers=["CPUExecutionProvider"]).run(
         None, {"images": images}
     )
-    assert np.abs(served - literal).max() < 0.5 * np.abs(usual - literal).max()
+    # Over all images: on another processor a rounding may fall the other way in one of them.
+    assert np.linalg.norm(served - literal) < 0.3 * np.linalg.norm(usual - literal)
 
 
 def test_only_the_named_node_is_quantised(prepared: bytes, ranges: Ranges) -> None:
